@@ -1,0 +1,373 @@
+"""`Agent`: a Haystack Agent with a loop of its own. Joins the three wings: tools, model, loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any, Literal, Self, TypeAlias, cast
+from uuid import uuid4
+
+from haystack import component
+from haystack.components.agents import Agent as HaystackAgent
+from haystack.components.agents.state.state import State
+from haystack.components.generators.chat.types import ChatGenerator
+from haystack.dataclasses import ChatMessage, ChatRole, StreamingCallbackT, select_streaming_callback
+from haystack.hooks.protocol import Hook, HookPoint
+from haystack.tools import ToolsType, flatten_tools_or_toolsets, warm_up_tools, warm_up_tools_async
+from haystack.tools.tool import Tool
+from haystack.tools.toolset import Toolset
+
+from llama_agent.errors import ConfigurationError
+from llama_agent.events import EventSink, OnEvent
+from llama_agent.haystack_compat import render_prompt_messages
+from llama_agent.loop.drivers import drive, drive_async
+from llama_agent.loop.flow import LoopPolicy, agent_flow
+from llama_agent.loop.state import RunResult, RunState
+from llama_agent.model.generator import MetaLlamaChatGenerator
+from llama_agent.performer import Performer, RunSettings
+from llama_agent.tooling.approval import Approval
+from llama_agent.tooling.execution import Execution
+from llama_agent.tooling.tool import as_tools
+
+Messages: TypeAlias = str | list[ChatMessage]
+
+
+@component
+class Agent(HaystackAgent):
+    """
+    Lets a model call tools until it can answer.
+
+    A Haystack `Agent` in every place that takes one; the loop, the tool execution and the default generator are
+    ours.
+
+    ```python
+    from llama_agent import Agent
+
+
+    def add(a: int, b: int) -> int:
+        \"\"\"Add two whole numbers.\"\"\"
+        return a + b
+
+
+    with Agent(tools=[add]) as agent:
+        result = agent.run("What is 17 plus 25?")
+        print(result.text, result.usage, result.stop_reason)
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        chat_generator: ChatGenerator | None = None,
+        tools: Any = None,
+        system_prompt: str | None = None,
+        user_prompt: str | None = None,
+        required_variables: list[str] | Literal["*"] | None = "*",
+        exit_conditions: list[str] | None = None,
+        state_schema: dict[str, Any] | None = None,
+        max_agent_steps: int = 100,
+        streaming_callback: StreamingCallbackT | None = None,
+        raise_on_tool_invocation_failure: bool = False,
+        tool_concurrency_limit: int = 4,
+        tool_streaming_callback_passthrough: bool = False,
+        hooks: dict[HookPoint, list[Hook]] | None = None,
+        approval: Approval | None = None,
+    ) -> None:
+        """
+        Configure an agent; nothing is opened before the first run.
+
+        :param chat_generator: The model. Default: `MetaLlamaChatGenerator` for the endpoint in the environment
+            (`LLAMA_AGENT_ENDPOINT`), else the embedded model if it is installed.
+        :param tools: Functions, bound methods, Haystack Tools and Toolsets, in a list nested as one likes, or a
+            single Toolset.
+        :param system_prompt: Jinja template of the system message.
+        :param user_prompt: Jinja template of a user message that is appended to each run's messages.
+        :param required_variables: Template variables a run must give; `"*"` for all.
+        :param exit_conditions: Names of tools that end the run once they have run well. An answer always ends it.
+        :param state_schema: Keys that tools and hooks share during a run, each with its type.
+        :param max_agent_steps: Most steps of a run. A step is a model call and the tool calls that it asks for.
+        :param streaming_callback: Called with each `StreamingChunk` of text, calls and tool results.
+        :param raise_on_tool_invocation_failure: Raise `ToolFailedError` when a tool fails, instead of telling the
+            model.
+        :param tool_concurrency_limit: Most tool calls at a time. Calls that share an object or State keys, and
+            those of `sequential` or `destructive` tools, keep the model's order in any case.
+        :param tool_streaming_callback_passthrough: Give the callback to tools with such a parameter.
+        :param hooks: Haystack hooks by hook point.
+        :param approval: Who is asked before a tool runs. Default: nobody.
+        :raises ConfigurationError: A tool can't be made of something in `tools`, or a number is out of range.
+        :raises ValueError: Haystack's own checks of prompts, state schema and hooks.
+        """
+        for name, number in (("max_agent_steps", max_agent_steps), ("tool_concurrency_limit", tool_concurrency_limit)):
+            if number < 1:
+                raise ConfigurationError(f"{name} must be 1 or more, not {number}")
+        self._has_own_generator = chat_generator is None
+        super(Agent, self).__init__(  # noqa: UP008 - @component re-creates the class
+            chat_generator=chat_generator or MetaLlamaChatGenerator(api_base_url=None),
+            tools=as_tools(tools),
+            system_prompt=system_prompt,
+            user_prompt=user_prompt,
+            required_variables=required_variables,
+            exit_conditions=exit_conditions,
+            state_schema=state_schema,
+            max_agent_steps=max_agent_steps,
+            streaming_callback=streaming_callback,
+            raise_on_tool_invocation_failure=raise_on_tool_invocation_failure,
+            tool_concurrency_limit=tool_concurrency_limit,
+            tool_streaming_callback_passthrough=tool_streaming_callback_passthrough,
+            hooks=hooks,
+        )
+        self.approval = approval
+        self._execution = Execution()
+
+    def run(  # pyright: ignore[reportIncompatibleMethodOverride] - `user_message` comes before Haystack's `messages`
+        self,
+        user_message: Messages | None = None,
+        streaming_callback: StreamingCallbackT | None = None,
+        *,
+        messages: Messages | None = None,
+        generation_kwargs: dict[str, Any] | None = None,
+        tools: Any = None,
+        hook_context: dict[str, Any] | None = None,
+        on_event: OnEvent | None = None,
+        **kwargs: Any,
+    ) -> RunResult:
+        """
+        Run until the model answers, or something else ends it.
+
+        Works inside a running event loop too (Jupyter); it holds that loop up until it returns.
+
+        :param user_message: What the user says: a text, taken literally, or messages.
+        :param streaming_callback: Called with each `StreamingChunk`; wins over the constructor's.
+        :param messages: The conversation before it, e.g. an earlier result's `messages`. When it begins with a
+            system message, the agent's own isn't added again.
+        :param generation_kwargs: Settings for the model calls; each wins over the generator's.
+        :param tools: Tools for this run in place of the constructor's, or names of some of those.
+        :param hook_context: For hooks to read, by `state.data["hook_context"]`.
+        :param on_event: Called with each event as it happens.
+        :param kwargs: Template variables, and values for the state's keys.
+        :returns: The result; a dictionary in Haystack's form, with attributes.
+        :raises LlamaAgentError: The endpoint failed for good, or the configuration can't work. What had been got to
+            is in its `.result`.
+        :raises RunInterrupted: Ctrl-C; `.result` as above.
+        """
+        self.warm_up()
+        offered = _runtime_tools(tools)
+        warm_up_tools(_tools_only(offered))
+        callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=False)
+        conversation = self._conversation(user_message, messages, kwargs)
+        performer = self._begin(conversation, offered, callback, generation_kwargs, hook_context, on_event, kwargs)
+        with performer.watched(self._create_agent_span(self.tools)):
+            drive(agent_flow(performer.run, performer.policy), performer.perform)
+        return performer.result()
+
+    async def run_async(  # pyright: ignore[reportIncompatibleMethodOverride] - as `run`
+        self,
+        user_message: Messages | None = None,
+        streaming_callback: StreamingCallbackT | None = None,
+        *,
+        messages: Messages | None = None,
+        generation_kwargs: dict[str, Any] | None = None,
+        tools: Any = None,
+        hook_context: dict[str, Any] | None = None,
+        on_event: OnEvent | None = None,
+        **kwargs: Any,
+    ) -> RunResult:
+        """
+        Run on the running event loop until the model answers, or something else ends it.
+
+        :param user_message: As in `run`.
+        :param streaming_callback: As in `run`; may be a coroutine function.
+        :param messages: As in `run`.
+        :param generation_kwargs: As in `run`.
+        :param tools: As in `run`.
+        :param hook_context: As in `run`.
+        :param on_event: As in `run`.
+        :param kwargs: As in `run`.
+        :returns: As `run`.
+        :raises LlamaAgentError: As `run`.
+        :raises asyncio.CancelledError: The run was cancelled; what had been got to is in its `.result`.
+        """
+        await self.warm_up_async()
+        offered = _runtime_tools(tools)
+        await warm_up_tools_async(_tools_only(offered))
+        callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=True)
+        conversation = self._conversation(user_message, messages, kwargs)
+        performer = self._begin(conversation, offered, callback, generation_kwargs, hook_context, on_event, kwargs)
+        with performer.watched(self._create_agent_span(self.tools)):
+            await drive_async(agent_flow(performer.run, performer.policy), performer.perform_async)
+        return performer.result()
+
+    def close(self) -> None:
+        """Release the generator, the tools, the hooks, and the thread that async tools of sync runs use."""
+        super(Agent, self).close()  # noqa: UP008
+        self._execution.close()
+
+    async def close_async(self) -> None:
+        """As `close`, on the running event loop."""
+        await super(Agent, self).close_async()  # noqa: UP008
+        self._execution.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close_async()
+
+    def clone(self, **overrides: Any) -> Agent:
+        """
+        An agent configured like this one.
+
+        :param overrides: Init parameters to replace.
+        :returns: The new agent. An agent without a generator of its own gives one without.
+        """
+        if self._has_own_generator:
+            overrides.setdefault("chat_generator", None)
+        return cast("Agent", super(Agent, self).clone(**overrides))  # noqa: UP008
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialize the agent.
+
+        :returns: Data for `from_dict`. Without a generator of its own, the endpoint is chosen anew where it is loaded.
+        :raises ConfigurationError: It has an `approval`, which can't be saved.
+        """
+        if self.approval is not None:
+            raise ConfigurationError("an agent with approval= can't be saved: clone(approval=None) can")
+        data = super(Agent, self).to_dict()  # noqa: UP008
+        if self._has_own_generator:
+            data["init_parameters"]["chat_generator"] = None
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Agent:
+        """
+        Deserialize an agent.
+
+        :param data: Made by `to_dict`. It isn't changed.
+        :returns: The agent.
+        """
+        data = deepcopy(data)
+        settings = cast("dict[str, Any]", data.get("init_parameters", {}))
+        if settings.get("chat_generator", ...) is None:
+            # Haystack demands a generator there: give it one, and take it away again.
+            settings["chat_generator"] = MetaLlamaChatGenerator(api_base_url=None).to_dict()
+            agent = cast("Agent", super(Agent, cls).from_dict(data))  # noqa: UP008
+            return agent.clone(chat_generator=None)
+        return cast("Agent", super(Agent, cls).from_dict(data))  # noqa: UP008
+
+    def _conversation(
+        self, user_message: Messages | None, messages: Messages | None, variables: dict[str, Any]
+    ) -> list[ChatMessage]:
+        """The messages a run begins with. Only the prompts are templates; a task's text is taken literally."""
+        conversation = [*_as_messages(messages), *_as_messages(user_message)]
+        if self._user_chat_prompt_builder is not None:
+            conversation += render_prompt_messages(
+                prompt_builder=self._user_chat_prompt_builder,
+                expected_role=ChatRole.USER,
+                prompt_label="user_prompt",
+                kwargs=variables,
+            )
+        goes_on = bool(conversation) and conversation[0].is_from(ChatRole.SYSTEM)
+        if self._system_chat_prompt_builder is not None and not goes_on:
+            conversation[:0] = render_prompt_messages(
+                prompt_builder=self._system_chat_prompt_builder,
+                expected_role=ChatRole.SYSTEM,
+                prompt_label="system_prompt",
+                kwargs=variables,
+            )
+        if not any(not message.is_from(ChatRole.SYSTEM) for message in conversation):
+            raise ConfigurationError("there is nothing to do: give run() a text or messages")
+        return conversation
+
+    def _begin(
+        self,
+        conversation: list[ChatMessage],
+        offered: ToolsType | list[str] | None,
+        streaming_callback: StreamingCallbackT | None,
+        generation_kwargs: dict[str, Any] | None,
+        hook_context: dict[str, Any] | None,
+        on_event: OnEvent | None,
+        values: dict[str, Any],
+    ) -> Performer:
+        selected = self._select_tools(offered)
+        tools_now = _tools_on_offer(selected)
+        names = [tool.name for tool in tools_now()]
+        if names and not self._chat_generator_supports_tools:
+            raise ConfigurationError(f"{type(self.chat_generator).__name__}.run takes no tools, but the run has some")
+        state = State(self.resolved_state_schema, {k: values[k] for k in self.resolved_state_schema if k in values})
+        beginning: dict[str, Any] = {
+            "messages": conversation,
+            "step_count": 0,
+            "token_usage": {},
+            "context_tokens": 0,
+            "tool_call_counts": dict.fromkeys(names, 0),
+            "exit_reason": None,
+            "continue_run": False,
+            "tools": [],
+            "hook_context": hook_context or {},
+        }
+        for key, value in beginning.items():
+            state.set(key, value)
+        run = RunState(state, run_id=uuid4().hex)
+        policy = LoopPolicy(
+            tools=tools_now,
+            max_steps=self.max_agent_steps,
+            exit_conditions=[name for name in self.exit_conditions if name != "text"],
+        )
+        settings = RunSettings(
+            generator=self.chat_generator,
+            execution=self._execution,
+            hooks=self.hooks,
+            streaming_callback=streaming_callback,
+            generation_kwargs=generation_kwargs,
+            concurrency_limit=self.tool_concurrency_limit,
+            pass_callback_on=self.tool_streaming_callback_passthrough,
+            raise_on_failure=self.raise_on_tool_invocation_failure,
+            approval=self.approval,
+        )
+        return Performer(run, policy, settings, EventSink(run.run_id, on_event))
+
+
+def _as_messages(given: Messages | None) -> list[ChatMessage]:
+    if given is None:
+        return []
+    if isinstance(given, str):
+        return [ChatMessage.from_user(given)]
+    messages = list(given)
+    for message in messages:
+        if not isinstance(message, ChatMessage):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+            raise ConfigurationError(f"messages must be ChatMessages, not {type(message).__name__}")
+    return messages
+
+
+def _runtime_tools(tools: Any) -> ToolsType | list[str] | None:
+    """Tools given to a run: names stay names."""
+    if isinstance(tools, list) and tools and all(isinstance(item, str) for item in cast("list[object]", tools)):
+        return cast("list[str]", tools)
+    return as_tools(tools)
+
+
+def _tools_only(tools: ToolsType | list[str] | None) -> ToolsType:
+    if isinstance(tools, Toolset):
+        return tools
+    return [tool for tool in tools or [] if not isinstance(tool, str)]
+
+
+def _tools_on_offer(selected: ToolsType) -> Callable[[], Sequence[Tool]]:
+    """Reads the tools anew each time: a dynamic toolset may have found more since."""
+
+    def read() -> Sequence[Tool]:
+        tools = flatten_tools_or_toolsets(selected)
+        names = [tool.name for tool in tools]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigurationError(f"two tools are named '{name}': rename one with @tool(name=...)")
+        return tools
+
+    return read

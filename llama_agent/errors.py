@@ -1,0 +1,93 @@
+"""
+The exceptions that leave this package.
+
+::
+
+    Exception
+    └── LlamaAgentError                 has `.result`: what the run had got to, or None outside a run
+        ├── ConfigurationError          the caller's fault; also a ValueError
+        ├── EndpointError               the server's answer, or its absence
+        │   └── RetiredEndpointError    Meta's hosted Llama API, gone since 2026-07-06
+        └── ToolFailedError             only with `raise_on_tool_invocation_failure=True`
+    KeyboardInterrupt
+    └── RunInterrupted                  Ctrl-C during a run; has `.result`
+
+A model's mistake is never an exception: it goes back to the model as a message.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llama_agent.loop.state import RunResult
+
+
+class LlamaAgentError(Exception):
+    """
+    Base of everything that this package raises, Ctrl-C aside.
+
+    `result` holds the run's messages, usage and events up to the failure, or None when no run had begun.
+    """
+
+    result: RunResult | None = None
+
+
+class ConfigurationError(LlamaAgentError, ValueError):
+    """Something the caller wrote can't work; the text says what to change."""
+
+
+class EndpointError(LlamaAgentError):
+    """
+    The model endpoint failed, or answered with something that is no reply.
+
+    :param message: What happened and what to do.
+    :param status: HTTP status, or None when no response arrived.
+    :param body: The response's body as text, at most 4,000 characters, secrets taken out.
+    :param retryable: Whether the same request may succeed later.
+    :param retry_after: Seconds the server asked to wait (RFC 9110, section 10.2.3), if it did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        body: str | None = None,
+        retryable: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+        self.retryable = retryable
+        self.retry_after = retry_after
+
+
+class RetiredEndpointError(EndpointError):
+    """The request went to Meta's hosted Llama API, which was retired on 2026-07-06."""
+
+
+class ToolFailedError(LlamaAgentError):
+    """
+    A tool call failed and the agent was told to raise (`raise_on_tool_invocation_failure=True`).
+
+    :param message: The text that the model would have been given.
+    :param tool_name: Name of the tool.
+    """
+
+    def __init__(self, message: str, *, tool_name: str) -> None:
+        super().__init__(message)
+        self.tool_name = tool_name
+
+
+class RunInterrupted(KeyboardInterrupt):
+    """
+    Ctrl-C ended a run. A `KeyboardInterrupt`, so that `except Exception` doesn't swallow it.
+
+    :param result: What the run had got to.
+    """
+
+    def __init__(self, result: RunResult) -> None:
+        super().__init__("the run was interrupted; what it had got to is in .result")
+        self.result = result

@@ -1,0 +1,212 @@
+"""
+What a user can watch of a run: one frozen dataclass per kind of thing that happens.
+
+An `EventSink` gives each event its run id, step and time, and hands it on. Code far from the agent (a retry in
+the generator) reaches the sink of the current run through a context variable, so that no signature of Haystack's
+has to change.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """
+    Something that happened in a run.
+
+    :param run_id: The run it belongs to.
+    :param step: Number of the step it happened in, from 1; 0 before the first.
+    :param time: Seconds since the epoch.
+    """
+
+    run_id: str
+    step: int
+    time: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        The event as JSON-serializable data.
+
+        :returns: Its fields, and its class name under `type`.
+        """
+        return {"type": type(self).__name__, **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted(Event):
+    """A run began. `tools`: names of the tools on offer."""
+
+    tools: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRequested(Event):
+    """The model is asked. `message_count`: messages in the conversation; `tools`: names on offer in this step."""
+
+    message_count: int
+    tools: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextDelta(Event):
+    """A piece of streamed text."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelReplied(Event):
+    """
+    The model answered.
+
+    :param text: Its text, or None.
+    :param tool_names: Tools it calls, in its order.
+    :param finish_reason: What the server gave as the reason, or None.
+    :param seconds: How long it took, retries included.
+    """
+
+    text: str | None
+    tool_names: tuple[str, ...]
+    finish_reason: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryScheduled(Event):
+    """
+    A model request failed and will be sent again.
+
+    :param attempt: The attempt that failed, from 1.
+    :param wait: Seconds until the next.
+    :param reason: Why it failed.
+    """
+
+    attempt: int
+    wait: float
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApprovalRequested(Event):
+    """A person's word is asked before a tool runs."""
+
+    tool_name: str
+    call_id: str | None
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolStarted(Event):
+    """A tool call starts."""
+
+    tool_name: str
+    call_id: str | None
+    arguments: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolFinished(Event):
+    """
+    A tool call ended, well or badly.
+
+    :param result: The text that the model gets.
+    :param error: Whether it failed, or was refused.
+    :param seconds: How long it took.
+    :param traceback: The failure's traceback, secrets taken out; None when no exception was raised.
+    """
+
+    tool_name: str
+    call_id: str | None
+    result: str
+    error: bool
+    seconds: float
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished(Event):
+    """A run ended. `stop_reason`: as in `RunResult`; `steps`: how many it took."""
+
+    stop_reason: str
+    steps: int
+
+
+OnEvent: TypeAlias = Callable[[Event], object]
+"""Called with each event, one at a time, in the order they happen; maybe from a tool's thread."""
+
+
+class EventSink:
+    """
+    Where the events of one run go: kept for `RunResult.events`, and handed to a listener.
+
+    :param run_id: The run.
+    :param on_event: Listener. What it raises is logged and doesn't touch the run.
+    """
+
+    def __init__(self, run_id: str, on_event: OnEvent | None = None) -> None:
+        self.run_id = run_id
+        self.step = 0
+        self.events: list[Event] = []
+        self._on_event = on_event
+        self._lock = threading.RLock()
+
+    def emit(self, kind: Callable[..., Event], **fields: object) -> None:
+        """
+        Record an event.
+
+        Text deltas go to the listener only: the text itself is in the reply's event.
+
+        :param kind: The event's class.
+        :param fields: Its fields beside run id, step and time.
+        """
+        if kind is TextDelta and self._on_event is None:
+            return
+        event = kind(run_id=self.run_id, step=self.step, time=time.time(), **fields)
+        with self._lock:
+            if kind is not TextDelta:
+                self.events.append(event)
+            if self._on_event is not None:
+                try:
+                    self._on_event(event)
+                except Exception:
+                    logger.exception("on_event failed for %s; the run goes on", type(event).__name__)
+
+
+_current: ContextVar[EventSink | None] = ContextVar("llama_agent_events", default=None)
+
+
+@contextmanager
+def collecting(sink: EventSink) -> Generator[None]:
+    """
+    Make `sink` the one that `emit` reaches within the block, in this thread or task and those it starts.
+
+    :param sink: The current run's sink.
+    """
+    token = _current.set(sink)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def emit(kind: Callable[..., Event], **fields: object) -> None:
+    """
+    Record an event of the current run, if there is one.
+
+    :param kind: The event's class.
+    :param fields: Its fields beside run id, step and time.
+    """
+    sink = _current.get()
+    if sink is not None:
+        sink.emit(kind, **fields)

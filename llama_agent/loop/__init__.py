@@ -1,0 +1,1 @@
+"""What to do next; knows neither the openai client nor asyncio nor any tool."""

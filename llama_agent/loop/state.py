@@ -1,0 +1,235 @@
+"""What a run has got to, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, cast
+
+from haystack.components.agents.state.state import State
+from haystack.dataclasses import ChatMessage, ChatRole, ToolCall
+
+from llama_agent.events import Event
+
+StopReason: TypeAlias = Literal[
+    "answered", "tool", "max_steps", "length", "content_filter", "hook", "failed", "interrupted", "cancelled"
+]
+"""
+Why a run ended: the model answered; a tool named in `exit_conditions` ran; the step limit; the model's text was cut
+off by its token limit, or by the server's content filter; a hook asked for it; an exception; Ctrl-C; cancellation.
+"""
+
+_STOP_REASONS: Mapping[str, StopReason] = {
+    "text": "answered",
+    "length": "length",
+    "content_filter": "content_filter",
+    "max_agent_steps": "max_steps",
+}
+
+_INTERNAL_KEYS = frozenset({"continue_run", "stop_run", "tools", "hook_context", "context_tokens"})
+"""Haystack's run-control state keys: not outputs of an agent."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """
+    What a run has used.
+
+    :param input_tokens: Tokens sent, over all model calls, as the server counted them; 0 when it didn't.
+    :param output_tokens: Tokens received, likewise.
+    :param model_calls: Model replies.
+    :param tool_calls: Tool calls that were answered, well or badly.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens sent and received."""
+        return self.input_tokens + self.output_tokens
+
+
+class RunResult(dict[str, Any]):
+    """
+    What a run gives back: Haystack's output dictionary, with attributes for people.
+
+    Keys: `messages`, `last_message`, `step_count`, `token_usage`, `tool_call_counts`, `exit_reason` (Haystack's
+    values), and the keys of the agent's `state_schema`.
+    """
+
+    def __init__(
+        self,
+        outputs: Mapping[str, Any],
+        *,
+        run_id: str,
+        stop_reason: StopReason,
+        usage: Usage,
+        events: Sequence[Event],
+    ) -> None:
+        super().__init__(outputs)
+        self.run_id = run_id
+        self.stop_reason: StopReason = stop_reason
+        self.usage = usage
+        self.events = tuple(events)
+
+    @property
+    def messages(self) -> list[ChatMessage]:
+        """The whole conversation. Pass it as `messages=` to go on."""
+        return self["messages"]
+
+    @property
+    def text(self) -> str:
+        """The answer: text of the last assistant message that has any; empty when there is none."""
+        for message in reversed(self.messages):
+            if message.is_from(ChatRole.ASSISTANT) and message.text:
+                return message.text
+            if message.is_from(ChatRole.USER):
+                break
+        return ""
+
+    @property
+    def output(self) -> object:
+        """The answer: its text."""
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"RunResult(stop_reason={self.stop_reason!r}, text={self.text!r}, steps={self.get('step_count')})"
+
+
+@dataclass
+class RunState:
+    """
+    A run so far. Haystack's `State` holds what hooks and tools see; its message list is the only one.
+
+    :param state: Haystack's State of this run.
+    :param run_id: Unique id of the run.
+    """
+
+    state: State
+    run_id: str
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def messages(self) -> list[ChatMessage]:
+        """The conversation: the State's own list."""
+        return self.state.data.get("messages") or []
+
+    @property
+    def step_count(self) -> int:
+        """Steps completed: a step is a model call and the tool calls that it asked for."""
+        return self.state.data.get("step_count") or 0
+
+    @property
+    def exit_reason(self) -> str | None:
+        """Haystack's word for why the run ended; None while it goes on."""
+        return self.state.data.get("exit_reason")
+
+    @property
+    def stop_requested(self) -> str | None:
+        """What a hook wrote to `stop_run`."""
+        return self.state.data.get("stop_run")
+
+    def count_step(self) -> None:
+        """Another step is complete."""
+        self.state.set("step_count", self.step_count + 1)
+
+    def stop(self, reason: str) -> None:
+        """
+        Note why the run ends.
+
+        :param reason: Haystack's word for it.
+        """
+        self.state.set("exit_reason", reason)
+
+    def take_continue_request(self) -> bool:
+        """Whether an `on_exit` hook asked to go on; asked once."""
+        wanted = bool(self.state.data.get("continue_run"))
+        self.state.set("continue_run", False)
+        return wanted
+
+    def record_replies(self, replies: list[ChatMessage]) -> None:
+        """
+        Add what the model answered, and what it cost.
+
+        :param replies: Assistant messages.
+        """
+        self.state.set("messages", replies)
+        total = cast("Mapping[str, Any]", self.state.data.get("token_usage") or {})
+        given, received = self.usage.input_tokens, self.usage.output_tokens
+        for reply in replies:
+            usage = reply.meta.get("usage")
+            if not isinstance(usage, Mapping) or not usage:
+                continue
+            counts = cast("Mapping[str, Any]", usage)
+            total = _sum(total, counts)
+            sent, answered = _count(counts, "prompt_tokens", "input_tokens"), _count(
+                counts, "completion_tokens", "output_tokens"
+            )
+            given, received = given + sent, received + answered
+            self.state.set("context_tokens", sent + answered)
+        self.state.set("token_usage", total)
+        self.usage = Usage(given, received, self.usage.model_calls + 1, self.usage.tool_calls)
+
+    def pending_calls(self) -> list[ToolCall]:
+        """Calls of the last message: a hook may have changed them, or taken them away."""
+        return self.messages[-1].tool_calls if self.messages else []
+
+    def record_results(self, results: list[ChatMessage]) -> None:
+        """
+        Add what the tools gave.
+
+        :param results: Tool messages.
+        """
+        self.state.set("messages", results)
+        counts = dict(cast("Mapping[str, int]", self.state.data.get("tool_call_counts") or {}))
+        for message in results:
+            name = message.tool_call_results[0].origin.tool_name
+            counts[name] = counts.get(name, 0) + 1
+        self.state.set("tool_call_counts", counts)
+        usage = self.usage
+        calls = usage.tool_calls + len(results)
+        self.usage = Usage(usage.input_tokens, usage.output_tokens, usage.model_calls, calls)
+
+    def result(self, events: Sequence[Event], stop_reason: StopReason | None = None) -> RunResult:
+        """
+        What the run gives back.
+
+        :param events: What was watched.
+        :param stop_reason: Why it ended, when that isn't in the state.
+        :returns: The result.
+        """
+        outputs = {key: value for key, value in self.state.data.items() if key not in _INTERNAL_KEYS}
+        if self.messages:
+            outputs["last_message"] = self.messages[-1]
+        reason = stop_reason or self.stop_reason
+        return RunResult(outputs, run_id=self.run_id, stop_reason=reason, usage=self.usage, events=events)
+
+    @property
+    def stop_reason(self) -> StopReason:
+        """Our word for the State's `exit_reason`."""
+        reason = self.exit_reason or "text"
+        if reason in _STOP_REASONS:
+            return _STOP_REASONS[reason]
+        return "tool" if reason in (self.state.data.get("tool_call_counts") or {}) else "hook"
+
+
+def _sum(total: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Add token counts, nested ones too (`completion_tokens_details`); what isn't a number is taken over."""
+    summed = dict(total)
+    for key, value in new.items():
+        before = summed.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            summed[key] = _sum(cast("Mapping[str, Any]", before), cast("Mapping[str, Any]", value))
+        elif isinstance(before, int | float) and isinstance(value, int | float):
+            summed[key] = before + value
+        else:
+            summed[key] = value
+    return summed
+
+
+def _count(usage: Mapping[str, Any], *names: str) -> int:
+    values = (usage.get(name) for name in names)
+    return next((int(value) for value in values if isinstance(value, int | float)), 0)

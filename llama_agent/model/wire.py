@@ -1,0 +1,418 @@
+"""
+The request path: messages encoded once, bytes joined, sent by the `openai` client; what goes wrong becomes an
+`EndpointError` that shows what the server said.
+
+The client's typed `create` walks the whole conversation each time (70 % of its cost, quadratic over a run), so
+requests go through its documented `post` for custom requests instead, with its auth, headers and time-outs. Where
+`Completions.create` has been patched or wrapped (Langfuse, OpenInference, ddtrace, tests), requests go through it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import weakref
+from contextlib import closing
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any, Literal, cast
+from urllib.parse import urljoin, urlsplit
+
+import httpx2
+import openai
+from haystack.dataclasses import ChatMessage, FileContent, ImageContent, ReasoningContent, TextContent, ToolCall
+from haystack.dataclasses.chat_message import ToolCallResult
+from openai import AsyncOpenAI, AsyncStream, OpenAI, Stream
+from openai.resources.chat.completions import AsyncCompletions, Completions
+
+from llama_agent.arguments import MALFORMED
+from llama_agent.errors import ConfigurationError, EndpointError, RetiredEndpointError
+from llama_agent.model.endpoints import is_retired_host, retired_text
+from llama_agent.model.retry import is_retryable, retry_after_seconds
+from llama_agent.model.streams import Delta, EventDecoder, Json, Reply, ReplyAssembler
+from llama_agent.model.streams import error_text, parse_completion, parse_object
+from llama_agent.redaction import redact
+
+_MAX_REDIRECTS = 5
+_BODY_SHOWN = 4000
+_JSON = {"Content-Type": "application/json"}
+_OPENAI_FOLDER = os.path.dirname(inspect.getfile(openai))
+
+
+@dataclass(frozen=True)
+class WireRequest:
+    """
+    One request to `/chat/completions`, or to another path of the same server.
+
+    :param fields: The body's fields, without `messages` and `stream`.
+    :param messages: The conversation; already encoded messages may be dicts. None for a body without messages.
+    :param stream: Whether the reply is streamed.
+    :param path: Path below the base URL, or an absolute path of the same server (`//completion`).
+    """
+
+    fields: Mapping[str, Any]
+    messages: tuple[ChatMessage | Json, ...] | None
+    stream: bool = False
+    path: str = "/chat/completions"
+
+
+class MessageEncoder:
+    """
+    ChatMessages → wire bytes, each encoded once.
+
+    What was encoded is remembered by the message's identity. Only a weak reference is kept: a generator serves
+    many runs, and mustn't keep their conversations alive. A message that was edited since is noticed by its
+    parts, and encoded anew.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[ChatMessage], tuple[object, ...], bytes]] = {}
+
+    def encode(self, message: ChatMessage) -> bytes:
+        """
+        Encode a message.
+
+        :param message: Any message that has content, or an assistant's.
+        :returns: UTF-8 JSON of the object in OpenAI's format.
+        :raises ConfigurationError: The format has no place for such a message.
+        """
+        key = id(message)
+        parts = _parts_of(message)
+        known = self._known.get(key)
+        if known is not None and known[0]() is message and known[1] == parts:
+            return known[2]
+        encoded = _dumps(wire_message(message))
+        forget = self._known.pop
+        self._known[key] = (weakref.ref(message, lambda _: forget(key, None)), parts, encoded)
+        return encoded
+
+
+class Transport:
+    """
+    Sends requests to one endpoint, sync and async.
+
+    :param encoder: Remembers encoded messages from request to request.
+    """
+
+    def __init__(self, encoder: MessageEncoder) -> None:
+        self._encoder = encoder
+
+    def body(self, request: WireRequest) -> bytes:
+        """
+        The bytes of a request.
+
+        :param request: The request.
+        :returns: UTF-8 JSON.
+        """
+        fields = dict(request.fields)
+        if request.stream:
+            fields["stream"] = True
+            fields.setdefault("stream_options", {"include_usage": True})
+        if request.messages is None:
+            return _dumps(fields)
+        messages = (m if isinstance(m, ChatMessage) else _dumps(m) for m in request.messages)
+        joined = b",".join(self._encoder.encode(m) if isinstance(m, ChatMessage) else m for m in messages)
+        rest = _dumps(fields)[1:]
+        return b'{"messages":[' + joined + (b"]," + rest if len(rest) > 1 else b"]}")
+
+    def send(self, client: OpenAI, request: WireRequest) -> list[Reply]:
+        """
+        Send a request and read the whole answer.
+
+        :param client: The client to send it with.
+        :param request: Not streamed.
+        :returns: One reply per choice.
+        :raises EndpointError: The server failed, or its answer is no reply.
+        """
+        if _is_patched(client.chat.completions, Completions):
+            with translated(client):
+                completion = client.chat.completions.create(**self._typed(request))
+            return parse_completion(cast("Json", completion.model_dump()))
+        return parse_completion(self.send_json(client, request))
+
+    async def send_async(self, client: AsyncOpenAI, request: WireRequest) -> list[Reply]:
+        """`send`, on the running event loop."""
+        if _is_patched(client.chat.completions, AsyncCompletions):
+            with translated(client):
+                completion = await client.chat.completions.create(**self._typed(request))
+            return parse_completion(cast("Json", completion.model_dump()))
+        return parse_completion(await self.send_json_async(client, request))
+
+    def send_json(self, client: OpenAI, request: WireRequest) -> Json:
+        """
+        Send a request and parse the answer's JSON.
+
+        :param client: The client to send it with.
+        :param request: Not streamed.
+        :returns: The answer.
+        :raises EndpointError: The server failed, or its answer is no JSON object.
+        """
+        url, body = _url_of(client, request.path), self.body(request)
+        for _ in range(_MAX_REDIRECTS):
+            with translated(client, follow=True) as said:
+                response = client.post(url, content=body, cast_to=httpx2.Response, options={"headers": _JSON})
+                return parse_object(response.content)
+            url = said.redirect
+        raise _too_many_redirects(url)
+
+    async def send_json_async(self, client: AsyncOpenAI, request: WireRequest) -> Json:
+        """`send_json`, on the running event loop."""
+        url, body = _url_of(client, request.path), self.body(request)
+        for _ in range(_MAX_REDIRECTS):
+            with translated(client, follow=True) as said:
+                response = await client.post(url, content=body, cast_to=httpx2.Response, options={"headers": _JSON})
+                return parse_object(response.content)
+            url = said.redirect
+        raise _too_many_redirects(url)
+
+    def stream(self, client: OpenAI, request: WireRequest, assembler: ReplyAssembler) -> Iterator[Delta]:
+        """
+        Send a request and read the answer as it comes.
+
+        :param client: The client to send it with.
+        :param request: Streamed.
+        :param assembler: Collects the reply; call its `finish` afterwards.
+        :returns: What each event added.
+        :raises EndpointError: The server failed, or the stream broke.
+        """
+        with translated(client):
+            if _is_patched(client.chat.completions, Completions):
+                for chunk in client.chat.completions.create(**self._typed(request), stream=True):
+                    if (delta := assembler.add(cast("Json", chunk.model_dump()))) is not None:
+                        yield delta
+                assembler.done = True
+                return
+            with self._open(client, request) as response:
+                decoder = EventDecoder()
+                for piece in response.iter_bytes():
+                    yield from _deltas(decoder.feed(piece), assembler)
+                    if assembler.done:
+                        return
+                yield from _deltas(decoder.end(), assembler)
+
+    async def stream_async(
+        self, client: AsyncOpenAI, request: WireRequest, assembler: ReplyAssembler
+    ) -> AsyncIterator[Delta]:
+        """`stream`, on the running event loop."""
+        with translated(client):
+            if _is_patched(client.chat.completions, AsyncCompletions):
+                async for chunk in await client.chat.completions.create(**self._typed(request), stream=True):
+                    if (delta := assembler.add(cast("Json", chunk.model_dump()))) is not None:
+                        yield delta
+                assembler.done = True
+                return
+            response = await self._open_async(client, request)
+            try:
+                decoder = EventDecoder()
+                async for piece in response.aiter_bytes():
+                    for delta in _deltas(decoder.feed(piece), assembler):
+                        yield delta
+                    if assembler.done:
+                        return
+                for delta in _deltas(decoder.end(), assembler):
+                    yield delta
+            finally:
+                await response.aclose()
+
+    def _open(self, client: OpenAI, request: WireRequest) -> closing[httpx2.Response]:
+        url, body = _url_of(client, request.path), self.body(request)
+        for _ in range(_MAX_REDIRECTS):
+            with translated(client, follow=True) as said:
+                stream = client.post(
+                    url,
+                    content=body,
+                    cast_to=object,
+                    options={"headers": _JSON},
+                    stream=True,
+                    stream_cls=Stream[object],
+                )
+                return closing(stream.response)
+            url = said.redirect
+        raise _too_many_redirects(url)
+
+    async def _open_async(self, client: AsyncOpenAI, request: WireRequest) -> httpx2.Response:
+        url, body = _url_of(client, request.path), self.body(request)
+        for _ in range(_MAX_REDIRECTS):
+            with translated(client, follow=True) as said:
+                stream = await client.post(
+                    url,
+                    content=body,
+                    cast_to=object,
+                    options={"headers": _JSON},
+                    stream=True,
+                    stream_cls=AsyncStream[object],
+                )
+                return stream.response
+            url = said.redirect
+        raise _too_many_redirects(url)
+
+    def _typed(self, request: WireRequest) -> dict[str, Any]:
+        """Keyword arguments for `create`: what it doesn't know goes into `extra_body`."""
+        known = inspect.signature(inspect.unwrap(Completions.create)).parameters
+        messages = [m if isinstance(m, dict) else wire_message(m) for m in request.messages or ()]
+        fields = dict(request.fields)
+        if request.stream:
+            fields.setdefault("stream_options", {"include_usage": True})
+        unknown = {name: fields.pop(name) for name in list(fields) if name not in known}
+        return {"messages": messages, **fields, **({"extra_body": unknown} if unknown else {})}
+
+
+class translated:  # noqa: N801 - reads as a clause: `with translated(client): ...`
+    """
+    Turns the `openai` client's exceptions into ours.
+
+    With `follow`, a redirect within the origin ends the block quietly, its target in `redirect`.
+    """
+
+    def __init__(self, client: OpenAI | AsyncOpenAI, *, follow: bool = False) -> None:
+        self._base_url = str(client.base_url)
+        self._follow = follow
+        self.redirect = ""
+
+    def __enter__(self) -> translated:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, openai.APIStatusError):
+            if self._follow and error.status_code in (307, 308) and (target := self._same_origin_target(error)) is not None:
+                self.redirect = target
+                return True
+            raise _status_error(error, self._base_url) from error
+        if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
+            message = f"{self._base_url} did not answer in time. Raise timeout= if the model is just slow."
+            raise EndpointError(message, retryable=True) from error
+        if isinstance(error, openai.APIConnectionError | httpx2.TransportError):
+            raise _connection_error(error, self._base_url) from error
+        if isinstance(error, openai.OpenAIError):
+            raise EndpointError(redact(f"the openai client refused the request: {error}")) from error
+        return False
+
+    def _same_origin_target(self, error: openai.APIStatusError) -> str | None:
+        source, location = str(error.request.url), error.response.headers.get("location", "")
+        target = urljoin(source, location)
+        return target if location and _origin(target) == _origin(source) else None
+
+
+def wire_message(message: ChatMessage) -> Json:
+    """
+    A message in OpenAI's format.
+
+    :param message: Any message that has content, or an assistant's.
+    :returns: The object. Content is never null (Ollama answers 400 to that: pydantic/pydantic-ai#5206), and a call
+        whose arguments could not be read is sent with `{}`.
+    :raises ConfigurationError: The format has no place for such a message.
+    """
+    try:
+        wire = message.to_openai_dict_format(require_tool_call_ids=False)
+    except ValueError as error:
+        raise ConfigurationError(f"a {message.role.value} message can't be sent: {error}") from error
+    wire.setdefault("content", "")
+    for call, sent in zip(message.tool_calls, wire.get("tool_calls", ()), strict=False):
+        if MALFORMED in (call.extra or {}):
+            sent["function"]["arguments"] = "{}"
+    return wire
+
+
+def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
+    response, status = error.response, error.status_code
+    body = redact(response.text[:_BODY_SHOWN])
+    if is_retired_host(base_url):
+        said = f"{base_url} answered {status}. {retired_text()}"
+        return RetiredEndpointError(said, status=status, body=body)
+    if 300 <= status < 400:
+        target = redact(urljoin(str(error.request.url), response.headers.get("location", "")))
+        said = f"{base_url} redirects to {target}, another origin; the conversation was not sent there. "
+        return EndpointError(f"{said}If that is where it should go, make it the api_base_url.", status=status, body=body)
+    said = _said_in(error) or body.strip()[:300] or response.reason_phrase
+    cures = {
+        401: " Check the key: api_key=, LLAMA_AGENT_API_KEY or the preset's own variable.",
+        404: " Is the base URL complete? Most servers want it to end in /v1. Is the model's name right?",
+    }
+    return EndpointError(
+        redact(f"{base_url} answered {status}: {said}{cures.get(status, '')}"),
+        status=status,
+        body=body,
+        retryable=is_retryable(status, body),
+        retry_after=retry_after_seconds(response.headers.get("retry-after")),
+    )
+
+
+def _said_in(error: openai.APIStatusError) -> str | None:
+    try:
+        return error_text(parse_object(error.response.content))
+    except EndpointError:
+        return None
+
+
+def _connection_error(error: Exception, base_url: str) -> EndpointError:
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    reason = redact(str(cause) or type(cause).__name__)
+    if is_retired_host(base_url):
+        return RetiredEndpointError(f"{base_url} can't be reached ({reason}). {retired_text()}")
+    return EndpointError(f"{base_url} can't be reached ({reason}). Is the server running?", retryable=True)
+
+
+def _too_many_redirects(url: str) -> EndpointError:
+    return EndpointError(f"more than {_MAX_REDIRECTS} redirects, the last to {redact(url)}")
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _url_of(client: OpenAI | AsyncOpenAI, path: str) -> str:
+    """`/x` is below the base URL, which the client adds; `//x` is at the server's root."""
+    return str(client.base_url.copy_with(raw_path=path[1:].encode())) if path.startswith("//") else path
+
+
+def _deltas(payloads: Iterator[bytes], assembler: ReplyAssembler) -> Iterator[Delta]:
+    for payload in payloads:
+        if (delta := assembler.feed(payload)) is not None:
+            yield delta
+
+
+def _is_patched(completions: Completions | AsyncCompletions, own: type[Completions | AsyncCompletions]) -> bool:
+    """Whether somebody has put something in the place of the package's own `create`."""
+    create = own.__dict__.get("create")
+    if "create" in vars(completions) or type(completions) is not own or not isinstance(create, FunctionType):
+        return True
+    return not create.__code__.co_filename.startswith(_OPENAI_FOLDER)
+
+
+def _parts_of(message: ChatMessage) -> tuple[object, ...]:
+    """What a message's encoding depends on, cheap to compare with an earlier look."""
+    parts: list[object] = [message._role, message._name, message._meta.get("refusal")]  # pyright: ignore[reportPrivateUsage] - the properties copy
+    for part in message._content:  # pyright: ignore[reportPrivateUsage]
+        parts.append(_part_key(part))
+    return tuple(parts)
+
+
+def _part_key(part: object) -> object:
+    match part:
+        case TextContent():
+            return part.text
+        case ToolCall():
+            return part.id, part.tool_name, json.dumps(part.arguments, default=repr), MALFORMED in (part.extra or {})
+        case ToolCallResult():
+            content = part.result if isinstance(part.result, str) else tuple(_part_key(p) for p in part.result)
+            return content, part.origin.id
+        case ImageContent():
+            return part.base64_image, part.mime_type, part.detail
+        case FileContent():
+            return part.base64_data, part.mime_type, part.filename
+        case ReasoningContent():
+            return None
+        case _:
+            return object()
+
+
+def _dumps(value: object) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"the request can't be written as JSON: {error}") from error

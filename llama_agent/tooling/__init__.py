@@ -1,0 +1,1 @@
+"""Python functions become tools, and run."""

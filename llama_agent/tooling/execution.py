@@ -1,0 +1,498 @@
+"""
+Performs the tool calls of one reply: in a safe order, beside each other where they may be, each ending in a
+message to the model.
+
+This is the one boundary where a tool's exception becomes a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Annotated, Any, TypeAlias, cast, get_args, get_origin, get_type_hints
+
+from haystack import tracing
+from haystack.components.agents.state.state import State
+from haystack.dataclasses import ChatMessage, StreamingChunk, ToolCall
+from haystack.dataclasses.streaming_chunk import StreamingCallbackT
+from haystack.tools.component_tool import ComponentTool
+from haystack.tools.errors import ToolInvocationError
+from haystack.tools.tool import Tool
+
+from llama_agent.arguments import MALFORMED, nearest, shorten
+from llama_agent.errors import ConfigurationError, ToolFailedError
+from llama_agent.events import ApprovalRequested, ToolFinished, ToolStarted, emit
+from llama_agent.redaction import redact
+from llama_agent.tooling.approval import Approval, Refused
+from llama_agent.tooling.results import content_of, text_of
+from llama_agent.tooling.schema import BoundArguments
+from llama_agent.tooling.tool import FunctionTool, failure_text, hints_of, rejection_text
+
+logger = logging.getLogger(__name__)
+
+# What a tool may end with that is its own failure and not the run's. SystemExit: a tool that calls a
+# command-line program's main() must not end a run of hours.
+_TOOL_FAILURES = (Exception, SystemExit)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """
+    The tool calls of one reply, and what they run with.
+
+    :param calls: In the model's order.
+    :param tools: The tools on offer, by name.
+    :param state: The run's Haystack State.
+    :param limit: Most calls that run at the same time.
+    :param streaming_callback: Gets a chunk per result, in the calls' order.
+    :param pass_callback_on: Whether tools with a `streaming_callback` parameter get it.
+    :param raise_on_failure: Whether a failure raises instead of going to the model.
+    :param approval: Who is asked before calls run.
+    """
+
+    calls: Sequence[ToolCall]
+    tools: Mapping[str, Tool]
+    state: State
+    limit: int = 4
+    streaming_callback: StreamingCallbackT | None = None
+    pass_callback_on: bool = False
+    raise_on_failure: bool = False
+    approval: Approval | None = None
+
+
+@dataclass
+class _Job:
+    """One call of a batch. `verdict` is set when it is refused before it starts."""
+
+    call: ToolCall
+    tool: Tool | None
+    after: list[int] = field(default_factory=list[int])
+    verdict: str | None = None
+
+
+Outcome: TypeAlias = ChatMessage | ToolFailedError
+
+
+class Execution:
+    """
+    Runs batches of tool calls, sync and async. One serves all runs of an agent.
+
+    In sync runs, async tools run on one event loop in a thread of its own, so that what they hold (a client, a
+    lock) lives from call to call; `close` ends it.
+    """
+
+    def __init__(self) -> None:
+        self._loop_thread: _LoopThread | None = None
+        self._lock = threading.Lock()
+
+    def run(self, batch: Batch) -> list[ChatMessage]:
+        """
+        Perform a batch; sync tools of a single call run on the caller's thread.
+
+        :param batch: The calls.
+        :returns: One tool message per call, in the calls' order.
+        :raises ToolFailedError: A call failed and `raise_on_failure` is set.
+        """
+        jobs = _plan(batch)
+        for job in jobs:
+            if _needs_approval(batch, job):
+                answer = cast("Approval", batch.approval).ask(job.call, cast("Tool", job.tool))
+                if inspect.isawaitable(answer):
+                    answer = self._await(_result_of(answer))
+                _record_verdict(job, answer)
+        work = self._pooled(batch, jobs) if _may_overlap(batch, jobs) else (self._perform(batch, j) for j in jobs)
+        messages: list[ChatMessage] = []
+        for outcome in work:
+            message = _message_of(outcome)
+            if (callback := batch.streaming_callback) is not None:
+                callback(_result_chunk(message, len(messages)))
+            messages.append(message)
+        if batch.streaming_callback is not None:
+            batch.streaming_callback(_last_chunk())
+        return messages
+
+    async def run_async(self, batch: Batch) -> list[ChatMessage]:
+        """
+        Perform a batch on the running event loop; sync tools run in threads.
+
+        :param batch: The calls.
+        :returns: One tool message per call, in the calls' order.
+        :raises ToolFailedError: A call failed and `raise_on_failure` is set.
+        """
+        jobs = _plan(batch)
+        for job in jobs:
+            if _needs_approval(batch, job):
+                answer = cast("Approval", batch.approval).ask(job.call, cast("Tool", job.tool))
+                _record_verdict(job, await _result_of(answer) if inspect.isawaitable(answer) else answer)
+        gate = asyncio.Semaphore(batch.limit)
+        tasks: list[asyncio.Task[Outcome]] = []
+
+        async def perform(job: _Job) -> Outcome:
+            await asyncio.wait([tasks[i] for i in job.after]) if job.after else None
+            async with gate:
+                return await self._perform_async(batch, job)
+
+        tasks.extend(asyncio.ensure_future(perform(job)) for job in jobs)
+        messages: list[ChatMessage] = []
+        try:
+            for task in tasks:
+                message = _message_of(await task)
+                await _send(batch.streaming_callback, _result_chunk(message, len(messages)))
+                messages.append(message)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await _send(batch.streaming_callback, _last_chunk())
+        return messages
+
+    def close(self) -> None:
+        """End the thread that async tools of sync runs use. A later run starts another."""
+        with self._lock:
+            thread, self._loop_thread = self._loop_thread, None
+        if thread is not None:
+            thread.stop()
+
+    def _pooled(self, batch: Batch, jobs: list[_Job]) -> Sequence[Outcome]:
+        # A job waits for those before it that it depends on. The pool takes jobs in order, so what one waits for
+        # has always been taken already: no deadlock, however small the pool.
+        pool = ThreadPoolExecutor(min(batch.limit, len(jobs)), thread_name_prefix="llama-agent-tool")
+        futures: list[Future[Outcome]] = []
+
+        def perform(job: _Job) -> Outcome:
+            for i in job.after:
+                futures[i].exception()
+            return self._perform(batch, job)
+
+        try:
+            for job in jobs:
+                futures.append(pool.submit(contextvars.copy_context().run, perform, job))
+            return [future.result() for future in futures]
+        finally:
+            # Not waiting: on Ctrl-C a tool that hangs would hold the caller.
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _perform(self, batch: Batch, job: _Job) -> Outcome:
+        with _Watched(batch, job) as watched:
+            if (prepared := watched.prepare()) is not None:
+                tool, arguments = prepared
+                watched.returned(self._call(tool, arguments))
+        return watched.outcome()
+
+    async def _perform_async(self, batch: Batch, job: _Job) -> Outcome:
+        with _Watched(batch, job) as watched:
+            if (prepared := watched.prepare()) is not None:
+                tool, arguments = prepared
+                watched.returned(await _call_async(tool, arguments))
+        return watched.outcome()
+
+    def _call(self, tool: Tool, arguments: BoundArguments) -> Any:
+        if tool.function is None:
+            return self._await(_call_async(tool, arguments))
+        if isinstance(tool, FunctionTool):
+            return tool.function(*arguments.positional, **arguments.keyword)
+        return tool.invoke(**arguments.keyword)
+
+    def _await(self, coroutine: Awaitable[Any]) -> Any:
+        with self._lock:
+            if self._loop_thread is None:
+                self._loop_thread = _LoopThread()
+            thread = self._loop_thread
+        return thread.run(_result_of(coroutine))
+
+
+class _Watched:
+    """One call: told in events and a tracing span, its exception caught, its outcome made into a message."""
+
+    def __init__(self, batch: Batch, job: _Job) -> None:
+        self._batch = batch
+        self._job = job
+        self._message: ChatMessage | None = None
+        self._traceback: str | None = None
+
+    def __enter__(self) -> _Watched:
+        call = self._job.call
+        self._started = time.perf_counter()
+        emit(ToolStarted, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
+        description = self._job.tool.description if self._job.tool else ""
+        self._span_context = tracing.tracer.trace(
+            "haystack.agent.step.tool",
+            tags={"haystack.tool.name": call.tool_name, "haystack.tool.description": description},
+            parent_span=tracing.tracer.current_span(),
+        )
+        self._span = self._span_context.__enter__()
+        self._span.set_content_tag("haystack.agent.step.tool.input", call.arguments)
+        return self
+
+    def prepare(self) -> tuple[Tool, BoundArguments] | None:
+        """The tool and its arguments, or None when the call can't run, for which the model was given the reason."""
+        job = self._job
+        if (error := job.verdict or _unreadable(job.call)) is not None:
+            self._failed(error)
+        elif (tool := job.tool) is None:
+            self._failed(_unknown_text(job.call.tool_name, self._batch.tools))
+        else:
+            arguments = _injected(self._batch, tool, job.call.arguments)
+            if not isinstance(tool, FunctionTool):
+                return tool, BoundArguments((), arguments)
+            bound = tool.signature.bind(arguments)
+            if isinstance(bound, BoundArguments):
+                return tool, bound
+            self._failed(rejection_text(tool.name, bound))
+        return None
+
+    def returned(self, value: Any) -> None:
+        """Take the tool's return value."""
+        tool = cast("Tool", self._job.tool)
+        _merge_into_state(tool, value, self._batch.state)
+        self._message = ChatMessage.from_tool(content_of(tool, value), origin=self._job.call)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        caught = isinstance(error, _TOOL_FAILURES) or _tool_cancelled_itself(error)
+        if error is not None and caught:
+            self._traceback = redact("".join(traceback.format_exception(error)))
+            text = str(error) if isinstance(error, ToolInvocationError) else failure_text(self._job.call.tool_name, error)
+            self._failed(redact(shorten(text, 2000)))
+        message = self._message
+        failed = message is None or bool(message.tool_call_results[0].error)
+        self._span.set_tag("haystack.tool.error", failed)
+        if message is not None:
+            self._span.set_content_tag("haystack.agent.step.tool.output", message.tool_call_results[0].result)
+        self._span_context.__exit__(None, None, None)
+        emit(
+            ToolFinished,
+            tool_name=self._job.call.tool_name,
+            call_id=self._job.call.id,
+            result=text_of(message.tool_call_results[0].result) if message else "interrupted",
+            error=failed,
+            seconds=time.perf_counter() - self._started,
+            traceback=self._traceback,
+        )
+        return caught
+
+    def outcome(self) -> Outcome:
+        """The message for the model, or the exception for the caller who asked for exceptions."""
+        message = cast("ChatMessage", self._message)
+        result = message.tool_call_results[0]
+        if result.error and self._batch.raise_on_failure:
+            return ToolFailedError(str(result.result), tool_name=self._job.call.tool_name)
+        return message
+
+    def _failed(self, text: str) -> None:
+        logger.info("tool call failed: %s", redact(text))
+        self._message = ChatMessage.from_tool(text, origin=self._job.call, error=True)
+
+
+class _LoopThread:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="llama-agent-async-tools", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Any) -> Any:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        async def cancel_all() -> None:
+            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        self.run(cancel_all())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _plan(batch: Batch) -> list[_Job]:
+    """Which call waits for which: those that could get in each other's way keep the model's order."""
+    jobs = [_Job(call, batch.tools.get(call.tool_name)) for call in batch.calls]
+    claims = [_Claims.of(job) for job in jobs]
+    for j, claim in enumerate(claims):
+        jobs[j].after = [i for i in range(j) if claim.conflicts_with(claims[i])]
+    return jobs
+
+
+@dataclass(frozen=True)
+class _Claims:
+    """What a call touches, as far as code can see. `reads`/`writes`: State keys; None means all of them."""
+
+    alone: bool
+    owner: int | None
+    reads: frozenset[str] | None
+    writes: frozenset[str] | None
+
+    @classmethod
+    def of(cls, job: _Job) -> _Claims:
+        tool = job.tool
+        if tool is None:
+            return cls(False, None, frozenset(), frozenset())
+        hints = hints_of(tool)
+        alone = hints.sequential or hints.destructive
+        if _state_parameters(tool):
+            return cls(alone, _owner_of(tool), None, None)
+        sources = cast("dict[str, str]", tool.inputs_from_state or {})
+        reads = frozenset(key for key, name in sources.items() if name not in job.call.arguments)
+        return cls(alone, _owner_of(tool), reads, frozenset(tool.outputs_to_state or {}))
+
+    def conflicts_with(self, other: _Claims) -> bool:
+        return (
+            self.alone
+            or other.alone
+            or (self.owner is not None and self.owner == other.owner)
+            or _overlap(self.writes, other.writes)
+            or _overlap(self.writes, other.reads)
+            or _overlap(self.reads, other.writes)
+        )
+
+
+def _overlap(a: frozenset[str] | None, b: frozenset[str] | None) -> bool:
+    if a is None or b is None:
+        return (a is None or bool(a)) and (b is None or bool(b))
+    return bool(a & b)
+
+
+def _owner_of(tool: Tool) -> int | None:
+    """Identity of the object that a tool's bound method belongs to."""
+    owner = getattr(tool.function or tool.async_function, "__self__", None)
+    return None if owner is None or isinstance(owner, ModuleType) else id(owner)
+
+
+def _may_overlap(batch: Batch, jobs: list[_Job]) -> bool:
+    if batch.limit < 1:
+        raise ConfigurationError("tool_concurrency_limit must be 1 or more")
+    return batch.limit > 1 and any(len(job.after) < i for i, job in enumerate(jobs))
+
+
+def _needs_approval(batch: Batch, job: _Job) -> bool:
+    approval, tool, call = batch.approval, job.tool, job.call
+    if approval is None or tool is None or _unreadable(call) is not None or not approval.needs(call, tool):
+        return False
+    emit(ApprovalRequested, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
+    return True
+
+
+def _record_verdict(job: _Job, answer: Refused | None) -> None:
+    if answer is not None:
+        job.verdict = f"Tool '{job.call.tool_name}' was not called: {answer.reason}"
+
+
+def _unreadable(call: ToolCall) -> str | None:
+    """Why a call's arguments could not be read, if so: found by the generator, told to the model here."""
+    error = (call.extra or {}).get(MALFORMED)
+    return None if error is None else f"Tool '{call.tool_name}' was not called. {error}"
+
+
+def _unknown_text(name: str, tools: Mapping[str, Tool]) -> str:
+    near = nearest(name, tools)
+    hint = f" Did you mean '{near}'?" if near else ""
+    return f"There is no tool '{name}'.{hint} Available tools: {', '.join(tools) or 'none'}."
+
+
+def _injected(batch: Batch, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's arguments and what the run fills in: State values, the State, the streaming callback."""
+    merged = dict(arguments)
+    for key, name in cast("dict[str, str]", tool.inputs_from_state or {}).items():
+        if name not in merged and batch.state.has(key):
+            merged[name] = batch.state.get(key)
+    for name in _state_parameters(tool):
+        merged[name] = batch.state
+    callback = batch.streaming_callback
+    if batch.pass_callback_on and callback is not None and "streaming_callback" in _parameter_types(tool):
+        merged.setdefault("streaming_callback", callback)
+    return merged
+
+
+def _merge_into_state(tool: Tool, value: Any, state: State) -> None:
+    if not isinstance(value, Mapping):
+        return
+    values = cast("Mapping[str, Any]", value)
+    for key, config in cast("dict[str, dict[str, Any]]", tool.outputs_to_state or {}).items():
+        source = config.get("source")
+        if not source or source in values:
+            state.set(key, values[source] if source else value, handler_override=config.get("handler"))
+
+
+def _state_parameters(tool: Tool) -> list[str]:
+    if isinstance(tool, FunctionTool):
+        return []
+    return [name for name, kind in _parameter_types(tool).items() if _is_state(kind)]
+
+
+def _parameter_types(tool: Tool) -> Mapping[str, Any]:
+    if isinstance(tool, ComponentTool):
+        return dict.fromkeys(tool.parameters.get("properties", {}))
+    target = cast("Callable[..., Any]", tool.function or tool.async_function)
+    try:
+        return get_type_hints(target, include_extras=True)
+    except (NameError, TypeError):
+        return {name: p.annotation for name, p in inspect.signature(target).parameters.items()}
+
+
+def _is_state(kind: Any) -> bool:
+    if kind is State:
+        return True
+    arguments = get_args(kind)
+    return _is_state(arguments[0]) if get_origin(kind) is Annotated else any(_is_state(a) for a in arguments)
+
+
+async def _call_async(tool: Tool, arguments: BoundArguments) -> Any:
+    if not isinstance(tool, FunctionTool):
+        return await tool.invoke_async(**arguments.keyword)
+    if tool.async_function is not None:
+        return await tool.async_function(*arguments.positional, **arguments.keyword)
+    return await asyncio.to_thread(cast("Any", tool.function), *arguments.positional, **arguments.keyword)
+
+
+async def _result_of(awaitable: Awaitable[Any]) -> Any:
+    return await awaitable
+
+
+def _tool_cancelled_itself(error: BaseException | None) -> bool:
+    """Whether a CancelledError comes from within the tool, and nobody is cancelling the run."""
+    if not isinstance(error, asyncio.CancelledError):
+        return False
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return True
+    return task is not None and not task.cancelling()
+
+
+def _message_of(outcome: Outcome) -> ChatMessage:
+    if isinstance(outcome, ToolFailedError):
+        raise outcome
+    return outcome
+
+
+def _result_chunk(message: ChatMessage, index: int) -> StreamingChunk:
+    result = message.tool_call_results[0]
+    meta = {"tool_result": result.result, "tool_call": result.origin}
+    return StreamingChunk(content="", index=index, tool_call_result=result, start=True, meta=meta)
+
+
+def _last_chunk() -> StreamingChunk:
+    meta = {"finish_reason": "tool_call_results"}
+    return StreamingChunk(content="", finish_reason="tool_call_results", meta=meta)
+
+
+async def _send(callback: StreamingCallbackT | None, chunk: StreamingChunk) -> None:
+    if callback is not None and inspect.isawaitable(answer := callback(chunk)):
+        await answer

@@ -1,0 +1,325 @@
+"""`@tool` and what becomes of it: a Haystack `Tool` that checks its arguments and knows its hints."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from types import ModuleType
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from haystack.core.errors import SerializationError
+from haystack.core.serialization import generate_qualified_class_name
+from haystack.tools.errors import ToolInvocationError
+from haystack.tools.tool import Tool
+from haystack.tools.toolset import Toolset
+from haystack.utils.callable_serialization import deserialize_callable, serialize_callable
+
+from llama_agent.errors import ConfigurationError
+from llama_agent.tooling.schema import NAME_PATTERN, BoundArguments, Signature, signature_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class ToolHints:
+    """
+    What a tool does to the world, in MCP's terms (Model Context Protocol, tool annotations).
+
+    Unlike MCP, a function that says nothing isn't taken for destructive: its developer registered it.
+
+    :param read_only: Changes nothing (`readOnlyHint`).
+    :param destructive: May destroy or overwrite; a person may be asked first (`destructiveHint`).
+    :param idempotent: Calling it again with the same arguments changes nothing more (`idempotentHint`).
+    :param open_world: Reaches beyond this program's own data (`openWorldHint`).
+    :param sequential: Never runs beside another call of the same reply.
+    """
+
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+    open_world: bool = True
+    sequential: bool = False
+
+    def __post_init__(self) -> None:
+        if self.read_only and self.destructive:
+            raise ConfigurationError("a tool can't be both read_only and destructive: drop one of the two hints")
+
+
+def hints_of(tool: Tool) -> ToolHints:
+    """
+    Hints of any Haystack tool.
+
+    :param tool: One of ours, or any other.
+    :returns: Its hints; the defaults for a tool that isn't ours.
+    """
+    return tool.hints if isinstance(tool, FunctionTool) else ToolHints()
+
+
+@dataclass
+class FunctionTool(Tool, Generic[P, R]):
+    """
+    A Python function as a Haystack `Tool`. It can still be called as the function that it was.
+
+    Made by `@tool` or by passing a function in `tools=`. Works in Haystack's own `Agent` too: arguments are
+    checked in `invoke`.
+    """
+
+    hints: ToolHints = field(default_factory=ToolHints)
+    signature: Signature = field(kw_only=True, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not NAME_PATTERN.fullmatch(self.name):
+            raise ConfigurationError(
+                f"'{self.name}' can't be a tool's name: servers accept 1 to 64 of A-Z, a-z, 0-9, '_' and '-'. "
+                "Choose one with @tool(name=...)."
+            )
+        super().__post_init__()
+
+    @property
+    def target(self) -> Callable[..., Any]:
+        """The user's function."""
+        return cast("Callable[..., Any]", self.function or self.async_function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, unchecked, as its own code would."""
+        return self.target(*args, **kwargs)
+
+    def invoke(self, **kwargs: Any) -> Any:
+        """
+        Check the arguments and call the function.
+
+        :param kwargs: Arguments as a model sent them.
+        :returns: What the function returns.
+        :raises ToolInvocationError: The arguments don't fit, the function failed, or it is async.
+        """
+        if self.function is None:
+            return super().invoke(**kwargs)
+        bound = self._checked(kwargs)
+        try:
+            return self.function(*bound.positional, **bound.keyword)
+        except Exception as error:
+            raise ToolInvocationError(failure_text(self.name, error), tool_name=self.name) from error
+
+    async def invoke_async(self, **kwargs: Any) -> Any:
+        """
+        Check the arguments and await the function; a sync one runs in a thread.
+
+        :param kwargs: Arguments as a model sent them.
+        :returns: What the function returns.
+        :raises ToolInvocationError: The arguments don't fit, or the function failed.
+        """
+        if self.async_function is None:
+            return await super().invoke_async(**kwargs)
+        bound = self._checked(kwargs)
+        try:
+            return await self.async_function(*bound.positional, **bound.keyword)
+        except Exception as error:
+            raise ToolInvocationError(failure_text(self.name, error), tool_name=self.name) from error
+
+    def _checked(self, arguments: dict[str, Any]) -> BoundArguments:
+        bound = self.signature.bind(arguments)
+        if isinstance(bound, BoundArguments):
+            return bound
+        raise ToolInvocationError(rejection_text(self.name, bound), tool_name=self.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        The tool as data: the function's import path, name, description and hints.
+
+        :returns: Data for `from_dict`.
+        :raises SerializationError: The function has no import path: a lambda, a nested function, a bound method.
+        """
+        if inspect.ismethod(self.target) and not isinstance(self.target.__self__, type):
+            raise SerializationError(
+                f"tool '{self.name}' is a method of an object and can't be saved: an object has no import path. "
+                "Make it a function of a module."
+            )
+        data = {
+            "function": serialize_callable(self.target),
+            "name": self.name,
+            "description": self.description,
+            "hints": asdict(self.hints),
+        }
+        return {"type": generate_qualified_class_name(type(self)), "data": data}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> FunctionTool[..., Any]:
+        """
+        The tool that `to_dict` described.
+
+        :param data: Made by `to_dict`. The function's module must be on Haystack's deserialization allowlist.
+        :returns: The tool.
+        """
+        settings = data["data"]
+        return function_tool(
+            deserialize_callable(settings["function"]),
+            name=settings["name"],
+            description=settings["description"],
+            hints=ToolHints(**settings["hints"]),
+        )
+
+
+class _MethodTool:
+    """`@tool` on a method: gives a `FunctionTool` bound to the instance it is read from."""
+
+    def __init__(self, function: Callable[..., Any], make: Callable[[Callable[..., Any]], FunctionTool[..., Any]]):
+        self._function = function
+        self._make = make
+        self.__doc__ = function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        if instance is None:
+            return self
+        return self._make(self._function.__get__(instance, owner))
+
+
+@overload
+def tool(function: Callable[P, R], /) -> FunctionTool[P, R]: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    read_only: bool = False,
+    destructive: bool = False,
+    idempotent: bool = False,
+    open_world: bool = True,
+    sequential: bool = False,
+) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    read_only: bool = False,
+    destructive: bool = False,
+    idempotent: bool = False,
+    open_world: bool = True,
+    sequential: bool = False,
+) -> Any:
+    """
+    Make a function a tool. Plain functions work as tools too; use this to give hints or another name.
+
+    The result is a Haystack `Tool`, and can still be called like the function. On a method, each instance's
+    attribute is a tool bound to that instance.
+
+    :param function: The function, sync or async, with type hints and a docstring.
+    :param name: Name the model sees; the function's own by default.
+    :param description: Description the model sees; the docstring's summary and body by default.
+    :param read_only: It changes nothing.
+    :param destructive: It may destroy or overwrite: the command line asks a person first.
+    :param idempotent: Calling it again with the same arguments changes nothing more.
+    :param open_world: It reaches beyond this program's own data.
+    :param sequential: It never runs beside another call of the same reply. Needed for plain functions that touch
+        the same file or database, since no code can see that.
+    :returns: The tool.
+    :raises ConfigurationError: The function can't be described to a model, or hints contradict each other.
+    """
+    hints = ToolHints(read_only, destructive, idempotent, open_world, sequential)
+
+    def make(target: Callable[..., Any]) -> FunctionTool[..., Any]:
+        return function_tool(target, name=name, description=description, hints=hints)
+
+    def decorate(target: Callable[..., Any]) -> Any:
+        return _MethodTool(target, make) if _defined_in_class(target) else make(target)
+
+    return decorate if function is None else decorate(function)
+
+
+def function_tool(
+    function: Callable[..., Any],
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    hints: ToolHints | None = None,
+) -> FunctionTool[..., Any]:
+    """
+    Build the tool of a function.
+
+    :param function: Sync or async function or bound method.
+    :param name: As in `tool`.
+    :param description: As in `tool`.
+    :param hints: As in `tool`.
+    :returns: The tool.
+    :raises ConfigurationError: As in `tool`.
+    """
+    signature = signature_of(function)
+    is_async = inspect.iscoroutinefunction(function)
+    default_name = getattr(function, "__name__", type(function).__name__)
+    return FunctionTool(
+        name=name or default_name,
+        description=signature.description if description is None else description,
+        parameters=signature.parameters,
+        function=None if is_async else function,
+        async_function=function if is_async else None,
+        hints=hints or ToolHints(),
+        signature=signature,
+    )
+
+
+def as_tools(tools: object) -> list[Tool | Toolset] | Toolset | None:
+    """
+    Make tools of whatever a user may pass as `tools=`.
+
+    :param tools: None, a Toolset, or a list (nested as one likes) of functions, bound methods, Haystack Tools and
+        Toolsets.
+    :returns: What Haystack accepts; a single Toolset stays itself.
+    :raises ConfigurationError: Something in it can't be a tool, or two tools have one name.
+    """
+    if tools is None or isinstance(tools, Toolset):
+        return tools
+    flat = list(_flatten(tools if isinstance(tools, list | tuple) else [tools]))
+    names = [item.name for item in flat if isinstance(item, Tool)]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"two tools are named '{name}': rename one with @tool(name=...)")
+    return flat
+
+
+def _flatten(items: Iterable[object]) -> Iterable[Tool | Toolset]:
+    for item in items:
+        if isinstance(item, Tool | Toolset):
+            yield item
+        elif isinstance(item, list | tuple):
+            yield from _flatten(cast("Iterable[object]", item))
+        elif callable(item) and not isinstance(item, type | ModuleType):
+            yield function_tool(item)
+        else:
+            raise ConfigurationError(
+                f"{item!r} can't be a tool: give a function, a bound method, a Haystack Tool or a Toolset"
+            )
+
+
+def failure_text(name: str, error: BaseException) -> str:
+    """
+    What the model is told of a tool's exception.
+
+    :param name: The tool.
+    :param error: What it raised.
+    :returns: One line: the tool, the exception's class and text.
+    """
+    text = str(error) or "no details"
+    return f"Tool '{name}' failed: {type(error).__name__}: {text}"
+
+
+def rejection_text(name: str, problems: list[str]) -> str:
+    """
+    What the model is told of arguments that don't fit.
+
+    :param name: The tool.
+    :param problems: One line per problem.
+    :returns: The lines under a heading.
+    """
+    return "\n".join([f"Tool '{name}' was not called: the arguments don't fit.", *problems])
+
+
+def _defined_in_class(function: Callable[..., Any]) -> bool:
+    """Whether a function is being defined in a class body, where `@tool` sees it before any instance exists."""
+    scope = getattr(function, "__qualname__", "").rpartition(".")[0]
+    return bool(scope) and not scope.endswith("<locals>") and not inspect.ismethod(function)
