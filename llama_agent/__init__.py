@@ -1,34 +1,41 @@
 """
 llama-agent: an agent loop for Llama and other open-weight models, on Haystack.
 
-What is named in `__all__` is the public door; modules are private detail.
+What is named in `__all__` is the public door; modules are private detail. The names are imported when first used:
+importing Haystack takes seconds, and decides on its telemetry, which the command line switches off before.
 """
 
-from llama_agent.agent import Agent
-from llama_agent.errors import (
-    ConfigurationError,
-    EndpointError,
-    LlamaAgentError,
-    RetiredEndpointError,
-    RunInterrupted,
-    ToolFailedError,
-)
-from llama_agent.events import (
-    ApprovalRequested,
-    Event,
-    ModelReplied,
-    ModelRequested,
-    RetryScheduled,
-    RunFinished,
-    RunStarted,
-    TextDelta,
-    ToolFinished,
-    ToolStarted,
-)
-from llama_agent.loop.state import RunResult, StopReason, Usage
-from llama_agent.model.generator import MetaLlamaChatGenerator
-from llama_agent.tooling.approval import Approval, Refused
-from llama_agent.tooling.tool import FunctionTool, ToolHints, tool
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llama_agent.agent import Agent
+    from llama_agent.errors import (
+        ConfigurationError,
+        EndpointError,
+        LlamaAgentError,
+        RetiredEndpointError,
+        RunInterrupted,
+        ToolFailedError,
+    )
+    from llama_agent.events import (
+        ApprovalRequested,
+        Event,
+        ModelReplied,
+        ModelRequested,
+        RetryScheduled,
+        RunFinished,
+        RunStarted,
+        TextDelta,
+        ToolFinished,
+        ToolStarted,
+    )
+    from llama_agent.loop.state import RunResult, StopReason, Usage
+    from llama_agent.model.generator import MetaLlamaChatGenerator
+    from llama_agent.tooling.approval import Approval, Refused
+    from llama_agent.tooling.tool import FunctionTool, ToolHints, tool
 
 __all__ = [
     "Agent",
@@ -58,3 +65,45 @@ __all__ = [
     "Usage",
     "tool",
 ]
+
+_HOMES = {
+    "Agent": "llama_agent.agent",
+    "Approval": "llama_agent.tooling.approval",
+    "ApprovalRequested": "llama_agent.events",
+    "ConfigurationError": "llama_agent.errors",
+    "EndpointError": "llama_agent.errors",
+    "Event": "llama_agent.events",
+    "FunctionTool": "llama_agent.tooling.tool",
+    "LlamaAgentError": "llama_agent.errors",
+    "MetaLlamaChatGenerator": "llama_agent.model.generator",
+    "ModelReplied": "llama_agent.events",
+    "ModelRequested": "llama_agent.events",
+    "Refused": "llama_agent.tooling.approval",
+    "RetiredEndpointError": "llama_agent.errors",
+    "RetryScheduled": "llama_agent.events",
+    "RunFinished": "llama_agent.events",
+    "RunInterrupted": "llama_agent.errors",
+    "RunResult": "llama_agent.loop.state",
+    "RunStarted": "llama_agent.events",
+    "StopReason": "llama_agent.loop.state",
+    "TextDelta": "llama_agent.events",
+    "ToolFailedError": "llama_agent.errors",
+    "ToolFinished": "llama_agent.events",
+    "ToolHints": "llama_agent.tooling.tool",
+    "ToolStarted": "llama_agent.events",
+    "Usage": "llama_agent.loop.state",
+    "tool": "llama_agent.tooling.tool",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'llama_agent' has no attribute '{name}'")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -158,7 +158,8 @@ class Clients:
 
     def _http_settings(self) -> dict[str, Any]:
         # A redirect to another origin would post the whole conversation there: model/wire.py follows them itself.
-        return {**self._http_client_kwargs, "follow_redirects": False}
+        own = {"trust_env": False} if self.endpoint.embedded is not None else {}  # no proxy stands before loopback
+        return {**own, **self._http_client_kwargs, "follow_redirects": False}
 
     def _seconds(self) -> float:
         if self._timeout is not None:

@@ -1,0 +1,1 @@
+"""The command `llama-agent`: one file a command."""

@@ -1,0 +1,112 @@
+"""`llama-agent run`: give a model a task and tools."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llama_agent.cli.exit_codes import ANSWERED, FAILED, LIMIT
+from llama_agent.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from llama_agent.loop.state import RunResult
+
+
+def run(
+    task: Annotated[str | None, typer.Argument(help="What to do; '-' or nothing reads it from standard input.")] = None,
+    tools: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tools",
+            metavar="FILE.py|MODULE[:NAME]",
+            help="Functions the model may call: a file's or module's public functions with docstrings. Repeatable.",
+        ),
+    ] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="Read the task from this file.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="Preset or base URL. Default: LLAMA_AGENT_ENDPOINT, else the embedded model.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model name at the endpoint.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message, taken literally.")] = None,
+    max_steps: Annotated[int, typer.Option(min=1, help="Most model calls.")] = 100,
+    json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the answer and errors.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Let destructive tools run without asking.")] = False,
+) -> None:
+    """
+    Give a model a task and tools. The answer goes to standard output, all else to standard error.
+
+    Exit codes: 0 answered, 1 failed, 2 wrong usage, 3 ended by a limit.
+    """
+    wanted = _task(task, file)
+    from haystack.dataclasses import ChatMessage
+
+    from llama_agent.agent import Agent
+    from llama_agent.cli.display import Display, TerminalApproval, printable
+    from llama_agent.cli.tool_files import load_tools
+    from llama_agent.model.generator import MetaLlamaChatGenerator
+
+    agent = Agent(
+        chat_generator=MetaLlamaChatGenerator(api_base_url=endpoint, model=model),
+        tools=load_tools(tools or []),
+        max_agent_steps=max_steps,
+        approval=TerminalApproval(yes=yes),
+    )
+    before = [ChatMessage.from_system(system)] if system else None
+    with agent, Display(quiet=quiet) as display:
+        result = agent.run(wanted, messages=before, on_event=display.show)
+    if json:
+        print(_as_json(result))
+    else:
+        print(printable(result.text))
+    code = _exit_code(result)
+    if code != ANSWERED and not quiet:
+        print(f"llama-agent: the run ended without an answer: {result.stop_reason}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def _task(task: str | None, file: Path | None) -> str:
+    if file is not None:
+        if task is not None:
+            raise ConfigurationError("give the task either as an argument or by --file, not both")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"--file {file} can't be read: {error}") from error
+    elif task in (None, "-"):
+        if sys.stdin.isatty():
+            raise ConfigurationError('there is no task: llama-agent run "What is 17 plus 25?" --tools FILE.py')
+        text = sys.stdin.read()
+    else:
+        text = task or ""
+    if not text.strip():
+        raise ConfigurationError("the task is empty")
+    return text
+
+
+def _exit_code(result: RunResult) -> int:
+    if result.stop_reason in ("answered", "tool"):
+        return ANSWERED
+    return LIMIT if result.stop_reason in ("max_steps", "length") else FAILED
+
+
+def _as_json(result: RunResult) -> str:
+    import json
+    from dataclasses import asdict
+
+    return json.dumps(
+        {
+            "text": result.text,
+            "stop_reason": result.stop_reason,
+            "run_id": result.run_id,
+            "steps": result["step_count"],
+            "usage": {**asdict(result.usage), "total_tokens": result.usage.total_tokens},
+            "tool_call_counts": result["tool_call_counts"],
+            "messages": [message.to_dict() for message in result.messages],
+        },
+        indent=2,
+        default=str,
+    )

@@ -1,0 +1,95 @@
+"""`--tools FILE.py`, `FILE.py:name`, `module`, `module:name` → tools."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from haystack.tools.tool import Tool
+from haystack.tools.toolset import Toolset
+
+from llama_agent.errors import ConfigurationError
+from llama_agent.tooling.tool import as_tools
+
+
+def load_tools(sources: Iterable[str]) -> list[Tool | Toolset]:
+    """
+    Import tools.
+
+    :param sources: Each a Python file or a module, with `:name` for one thing in it. Without a name: its public
+        functions that have docstrings, and its Tools and Toolsets. The code in it runs, as with any import.
+    :returns: The tools.
+    :raises ConfigurationError: A source can't be imported, or has nothing that can be a tool.
+    """
+    found: list[object] = []
+    for source in sources:
+        where, name = _split(source)
+        module = _import(where)
+        if name:
+            if not hasattr(module, name):
+                raise ConfigurationError(f"--tools {source}: there is no '{name}' in {where}")
+            found.append(getattr(module, name))
+        else:
+            tools = list(_public_tools(module))
+            if not tools:
+                raise ConfigurationError(
+                    f"--tools {source}: {where} has no public function with a docstring. A tool needs one: it is "
+                    "what the model reads."
+                )
+            found.append(tools)
+    tools = as_tools(found)
+    return tools if isinstance(tools, list) else []
+
+
+def _split(source: str) -> tuple[str, str]:
+    file, dot_py, rest = source.partition(".py")
+    if dot_py and (not rest or rest.startswith(":")):
+        return f"{file}.py", rest[1:]
+    module, _, name = source.partition(":")
+    return module, name
+
+
+def _import(where: str) -> ModuleType:
+    is_file = where.endswith(".py")
+    path = Path(where)
+    if is_file and not path.is_file():
+        raise ConfigurationError(f"--tools {where}: there is no such file")
+    # So that the file can import its neighbours, and a module in this folder is found.
+    folder = str(path.resolve().parent if is_file else Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return _import_file(path) if is_file else importlib.import_module(where)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        raise ConfigurationError(
+            f"--tools {where}: importing it failed: {type(error).__name__}: {error}{place}"
+        ) from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    name = f"llama_agent_tools_of_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigurationError(f"--tools {path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _public_tools(module: ModuleType) -> Iterable[object]:
+    for name, value in vars(module).items():
+        if name.startswith("_"):
+            continue
+        if isinstance(value, Tool | Toolset):
+            yield value
+        elif inspect.isfunction(value) and value.__module__ == module.__name__ and value.__doc__:
+            yield value
