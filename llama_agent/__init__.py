@@ -1,8 +1,9 @@
 """
 llama-agent: an agent loop for Llama and other open-weight models, on Haystack.
 
-What is named in `__all__` is the public door; modules are private detail. The names are imported when first used:
-importing Haystack takes seconds, and decides on its telemetry, which the command line switches off before.
+What is named in `__all__` is the public door; modules are private detail. The names are imported when first
+used: importing Haystack takes seconds, and decides on its telemetry, which the command line switches off
+before.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ class Agent(HaystackAgent):
     """
     Lets a model call tools until it can answer.
 
-    A Haystack `Agent` in every place that takes one; the loop, the tool execution and the default generator are
-    ours.
+    A Haystack `Agent` in every place that takes one; the loop, the tool execution and the default generator
+    are ours.
 
     ```python
     from llama_agent import Agent
@@ -76,28 +76,33 @@ class Agent(HaystackAgent):
         """
         Configure an agent; nothing is opened before the first run.
 
-        :param chat_generator: The model. Default: `MetaLlamaChatGenerator` for the endpoint in the environment
-            (`LLAMA_AGENT_ENDPOINT`), else the embedded model if it is installed.
-        :param tools: Functions, bound methods, Haystack Tools and Toolsets, in a list nested as one likes, or a
-            single Toolset.
+        :param chat_generator: The model. Default: `MetaLlamaChatGenerator` for the endpoint in the
+            environment (`LLAMA_AGENT_ENDPOINT`), else the embedded model if it is installed.
+        :param tools: Functions, bound methods, Haystack Tools and Toolsets, in a list nested as one likes, or
+            a single Toolset.
         :param system_prompt: Jinja template of the system message.
         :param user_prompt: Jinja template of a user message that is appended to each run's messages.
         :param required_variables: Template variables a run must give; `"*"` for all.
-        :param exit_conditions: Names of tools that end the run once they have run well. An answer always ends it.
+        :param exit_conditions: Names of tools that end the run once they have run well. An answer always ends
+            it.
         :param state_schema: Keys that tools and hooks share during a run, each with its type.
-        :param max_agent_steps: Most steps of a run. A step is a model call and the tool calls that it asks for.
+        :param max_agent_steps: Most steps of a run. A step is a model call and the tool calls that it asks
+            for.
         :param streaming_callback: Called with each `StreamingChunk` of text, calls and tool results.
-        :param raise_on_tool_invocation_failure: Raise `ToolFailedError` when a tool fails, instead of telling the
-            model.
-        :param tool_concurrency_limit: Most tool calls at a time. Calls that share an object or State keys, and
-            those of `sequential` or `destructive` tools, keep the model's order in any case.
+        :param raise_on_tool_invocation_failure: Raise `ToolFailedError` when a tool fails, instead of telling
+            the model.
+        :param tool_concurrency_limit: Most tool calls at a time. Calls that share an object or State keys,
+            and those of `sequential` or `destructive` tools, keep the model's order in any case.
         :param tool_streaming_callback_passthrough: Give the callback to tools with such a parameter.
         :param hooks: Haystack hooks by hook point.
         :param approval: Who is asked before a tool runs. Default: nobody.
         :raises ConfigurationError: A tool can't be made of something in `tools`, or a number is out of range.
         :raises ValueError: Haystack's own checks of prompts, state schema and hooks.
         """
-        for name, number in (("max_agent_steps", max_agent_steps), ("tool_concurrency_limit", tool_concurrency_limit)):
+        for name, number in (
+            ("max_agent_steps", max_agent_steps),
+            ("tool_concurrency_limit", tool_concurrency_limit),
+        ):
             if number < 1:
                 raise ConfigurationError(f"{name} must be 1 or more, not {number}")
         self._has_own_generator = chat_generator is None
@@ -138,24 +143,28 @@ class Agent(HaystackAgent):
 
         :param user_message: What the user says: a text, taken literally, or messages.
         :param streaming_callback: Called with each `StreamingChunk`; wins over the constructor's.
-        :param messages: The conversation before it, e.g. an earlier result's `messages`. When it begins with a
-            system message, the agent's own isn't added again.
+        :param messages: The conversation before it, e.g. an earlier result's `messages`. When it begins with
+            a system message, the agent's own isn't added again.
         :param generation_kwargs: Settings for the model calls; each wins over the generator's.
         :param tools: Tools for this run in place of the constructor's, or names of some of those.
         :param hook_context: For hooks to read, by `state.data["hook_context"]`.
         :param on_event: Called with each event as it happens.
         :param kwargs: Template variables, and values for the state's keys.
         :returns: The result; a dictionary in Haystack's form, with attributes.
-        :raises LlamaAgentError: The endpoint failed for good, or the configuration can't work. What had been got to
-            is in its `.result`.
+        :raises LlamaAgentError: The endpoint failed for good, or the configuration can't work. What had been
+            got to is in its `.result`.
         :raises RunInterrupted: Ctrl-C; `.result` as above.
         """
         self.warm_up()
         offered = _runtime_tools(tools)
         warm_up_tools(_tools_only(offered))
-        callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=False)
+        callback = select_streaming_callback(
+            self.streaming_callback, streaming_callback, requires_async=False
+        )
         conversation = self._conversation(user_message, messages, kwargs)
-        performer = self._begin(conversation, offered, callback, generation_kwargs, hook_context, on_event, kwargs)
+        performer = self._begin(
+            conversation, offered, callback, generation_kwargs, hook_context, on_event, kwargs
+        )
         with performer.watched(self._create_agent_span(self.tools)):
             drive(agent_flow(performer.run, performer.policy), performer.perform)
         return performer.result()
@@ -192,7 +201,9 @@ class Agent(HaystackAgent):
         await warm_up_tools_async(_tools_only(offered))
         callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=True)
         conversation = self._conversation(user_message, messages, kwargs)
-        performer = self._begin(conversation, offered, callback, generation_kwargs, hook_context, on_event, kwargs)
+        performer = self._begin(
+            conversation, offered, callback, generation_kwargs, hook_context, on_event, kwargs
+        )
         with performer.watched(self._create_agent_span(self.tools)):
             await drive_async(agent_flow(performer.run, performer.policy), performer.perform_async)
         return performer.result()
@@ -234,7 +245,8 @@ class Agent(HaystackAgent):
         """
         Serialize the agent.
 
-        :returns: Data for `from_dict`. Without a generator of its own, the endpoint is chosen anew where it is loaded.
+        :returns: Data for `from_dict`. Without a generator of its own, the endpoint is chosen anew where it
+            is loaded.
         :raises ConfigurationError: It has an `approval`, which can't be saved.
         """
         if self.approval is not None:
@@ -264,7 +276,9 @@ class Agent(HaystackAgent):
     def _conversation(
         self, user_message: Messages | None, messages: Messages | None, variables: dict[str, Any]
     ) -> list[ChatMessage]:
-        """The messages a run begins with. Only the prompts are templates; a task's text is taken literally."""
+        """
+        The messages a run begins with. Only the prompts are templates; a task's text is taken literally.
+        """
         conversation = [*_as_messages(messages), *_as_messages(user_message)]
         if self._user_chat_prompt_builder is not None:
             conversation += render_prompt_messages(
@@ -299,8 +313,12 @@ class Agent(HaystackAgent):
         tools_now = _tools_on_offer(selected)
         names = [tool.name for tool in tools_now()]
         if names and not self._chat_generator_supports_tools:
-            raise ConfigurationError(f"{type(self.chat_generator).__name__}.run takes no tools, but the run has some")
-        state = State(self.resolved_state_schema, {k: values[k] for k in self.resolved_state_schema if k in values})
+            raise ConfigurationError(
+                f"{type(self.chat_generator).__name__}.run takes no tools, but the run has some"
+            )
+        state = State(
+            self.resolved_state_schema, {k: values[k] for k in self.resolved_state_schema if k in values}
+        )
         beginning: dict[str, Any] = {
             "messages": conversation,
             "step_count": 0,
@@ -348,9 +366,13 @@ def _as_messages(given: Messages | None) -> list[ChatMessage]:
 
 def _runtime_tools(tools: Any) -> ToolsType | list[str] | None:
     """Tools given to a run: names stay names."""
-    if isinstance(tools, list) and tools and all(isinstance(item, str) for item in cast("list[object]", tools)):
+    if (
+        isinstance(tools, list)
+        and tools
+        and all(isinstance(item, str) for item in cast("list[object]", tools))
+    ):
         return cast("list[str]", tools)
-    return as_tools(tools)
+    return as_tools(cast("object", tools))
 
 
 def _tools_only(tools: ToolsType | list[str] | None) -> ToolsType:

@@ -10,9 +10,12 @@ import jiter
 from pydantic import ValidationError
 
 MALFORMED = "malformed_arguments"
-"""Key under which a call that could not be read carries its raw text: in `ToolCall.arguments`, so that no tool
-can run with it by accident anywhere, and in `ToolCall.extra` as the error's text. The wire replays such a call
-with `{}`, because a history that isn't valid JSON makes servers fail for ever (ggml-org/llama.cpp#25510)."""
+"""
+Marks a call that could not be read. In `ToolCall.arguments` it is the key of the raw text, so that no tool
+can run with it by accident, wherever the call goes; in `ToolCall.extra`, of the error's text. The wire
+replays such a call with `{}`: a history that isn't valid JSON makes servers fail for ever (ggml-
+org/llama.cpp#25510).
+"""
 
 _SHOWN = 120
 
@@ -22,8 +25,8 @@ def read_arguments(raw: str | Mapping[str, object] | None) -> tuple[dict[str, An
     Read the argument text of a call.
 
     :param raw: What the server sent: JSON text, an object, or nothing (which means no arguments).
-    :returns: The arguments and None, or, when they can't be read, `{MALFORMED: text}` and the error to tell the
-        model.
+    :returns: The arguments and None, or, when they can't be read, `{MALFORMED: text}` and the error to tell
+        the model.
     """
     if raw is None or isinstance(raw, Mapping):
         return dict(raw or {}), None
@@ -87,4 +90,5 @@ def shorten(text: str, limit: int = _SHOWN) -> str:
 
 
 def _kind(value: object) -> str:
-    return {list: "a list", str: "a string", bool: "a boolean"}.get(type(value), "a number")
+    names: dict[type, str] = {list: "a list", str: "a string", bool: "a boolean"}
+    return names.get(type(value), "a number")

@@ -1,9 +1,9 @@
 """
 What a user can watch of a run: one frozen dataclass per kind of thing that happens.
 
-An `EventSink` gives each event its run id, step and time, and hands it on. Code far from the agent (a retry in
-the generator) reaches the sink of the current run through a context variable, so that no signature of Haystack's
-has to change.
+An `EventSink` gives each event its run id, step and time, and hands it on. Code far from the agent (a retry
+in the generator) reaches the sink of the current run through a context variable, so that no signature of
+Haystack's has to change.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRequested(Event):
-    """The model is asked. `message_count`: messages in the conversation; `tools`: names on offer in this step."""
+    """
+    The model is asked. `message_count`: messages in the conversation; `tools`: names on offer in this step.
+    """
 
     message_count: int
     tools: tuple[str, ...]

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from haystack import tracing
 from haystack.components.generators.chat.types import ChatGenerator
 from haystack.dataclasses import ChatMessage, StreamingCallbackT
 from haystack.hooks.protocol import Hook, HookPoint
+from haystack.tracing.tracer import Span, tracer
 
 from llama_agent.errors import ConfigurationError, LlamaAgentError, RunInterrupted
 from llama_agent.events import (
@@ -72,7 +72,7 @@ class Performer:
     policy: LoopPolicy
     settings: RunSettings
     sink: EventSink
-    _span: tracing.Span | None = field(default=None, init=False)
+    _span: Span | None = field(default=None, init=False)
 
     def perform(self, effect: Effect) -> Outcome:
         """
@@ -145,7 +145,9 @@ class Performer:
         :param stop_reason: Why it ended, when that isn't in the state.
         :returns: The result.
         """
-        self.sink.emit(RunFinished, stop_reason=stop_reason or self.run.stop_reason, steps=self.run.step_count)
+        self.sink.emit(
+            RunFinished, stop_reason=stop_reason or self.run.stop_reason, steps=self.run.step_count
+        )
         return self.run.result(self.sink.events, stop_reason)
 
     def _inputs(self, effect: CallModel) -> dict[str, Any]:
@@ -178,8 +180,10 @@ class Performer:
         self.sink.emit(ModelRequested, message_count=len(effect.messages), tools=names)
         started = time.perf_counter()
         answer = _Answer(self.settings.generator)
-        with tracing.tracer.trace("haystack.agent.step.llm", parent_span=self._span) as span:
-            span.set_content_tag("haystack.agent.step.llm.input", {"messages": effect.messages, "tools": names})
+        with tracer.trace("haystack.agent.step.llm", parent_span=self._span) as span:
+            span.set_content_tag(
+                "haystack.agent.step.llm.input", {"messages": effect.messages, "tools": names}
+            )
             yield answer
             span.set_content_tag("haystack.agent.step.llm.output", {"replies": answer.replies})
         last = answer.replies[-1] if answer.replies else None
@@ -190,6 +194,10 @@ class Performer:
             finish_reason=cast("str | None", last.meta.get("finish_reason")) if last else None,
             seconds=time.perf_counter() - started,
         )
+
+
+def _kind(output: object) -> str:
+    return f"a {type(output).__name__} without replies"
 
 
 class _Answer:
@@ -204,7 +212,7 @@ class _Answer:
         if not isinstance(replies, Sequence):
             raise ConfigurationError(
                 f"{type(self._generator).__name__}.run must return {{'replies': [ChatMessage, ...]}}, "
-                f"not {type(output).__name__} without replies"
+                f"not {_kind(cast('object', output))}"
             )
         self.replies = list(cast("Sequence[ChatMessage]", replies))
         return self.replies

@@ -12,7 +12,10 @@ _known_lock = threading.Lock()
 # Bounded repeats only: these run over untrusted text.
 _PATTERNS = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{4,4096}"), r"\1 " + _MASK),
-    (re.compile(r"(?i)([?&](?:api[_-]?key|key|token|access_token|sig|signature)=)[^&\s\"'<>]{1,4096}"), r"\1" + _MASK),
+    (
+        re.compile(r"(?i)([?&](?:api[_-]?key|key|token|access_token|sig|signature)=)[^&\s\"'<>]{1,4096}"),
+        r"\1" + _MASK,
+    ),
     (re.compile(r"(?i)(://)[^/\s:@]{1,256}:[^/\s@]{1,256}@"), r"\1" + _MASK + "@"),
 )
 

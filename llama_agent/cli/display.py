@@ -25,14 +25,16 @@ from llama_agent.events import (
 from llama_agent.tooling.approval import Refused
 from llama_agent.tooling.tool import hints_of
 
-# Control characters (C0 without newline and tab, DEL, C1) and those that reorder text on screen (Unicode UAX #9).
+# Control characters (C0 without newline and tab, DEL, C1) and those that reorder text on screen (Unicode UAX
+# #9).
 _UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _WIDTH = 160
 
 
 def printable(text: str) -> str:
     """
-    A text of the model's or a tool's that a terminal can be given: it can't move the cursor or fake other lines.
+    A text of the model's or a tool's that a terminal can be given: it can't move the cursor or fake other
+    lines.
 
     :param text: Any text.
     :returns: The text; each unsafe character is replaced by `\N{REPLACEMENT CHARACTER}`.
@@ -42,7 +44,8 @@ def printable(text: str) -> str:
 
 class Display:
     """
-    Shows a run's events on stderr as they happen. A context manager: it puts the terminal in order at the end.
+    Shows a run's events on stderr as they happen. A context manager: it puts the terminal in order at the
+    end.
 
     :param quiet: Show nothing.
     """
@@ -120,8 +123,8 @@ class TerminalApproval:
         """Ask on the terminal."""
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             print(
-                f"llama-agent: '{printable(call.tool_name)}' is destructive and nobody can be asked: refused. "
-                "Allow such tools with --yes.",
+                f"llama-agent: '{printable(call.tool_name)}' is destructive and nobody can be asked: "
+                "refused. Allow such tools with --yes.",
                 file=sys.stderr,
             )
             return Refused("it is destructive, and nobody is there to allow it.")
@@ -133,4 +136,6 @@ class TerminalApproval:
 
 
 def _arguments(arguments: dict[str, object]) -> str:
-    return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False, default=str)}" for name, value in arguments.items())
+    return ", ".join(
+        f"{name}={json.dumps(value, ensure_ascii=False, default=str)}" for name, value in arguments.items()
+    )

@@ -34,7 +34,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[  # noqa: ARG001 - handled by its callback
+    version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
@@ -43,7 +43,8 @@ def options(
 
 def main() -> None:
     """Run the command line. It talks to the chosen endpoint and to nobody else."""
-    # Haystack decides on its telemetry when it is imported: before that, so that a user's own setting still wins.
+    # Haystack decides on its telemetry when it is imported: before that, so that a user's own setting still
+    # wins.
     os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
     try:
         app()

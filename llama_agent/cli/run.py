@@ -16,18 +16,21 @@ if TYPE_CHECKING:
 
 
 def run(
-    task: Annotated[str | None, typer.Argument(help="What to do; '-' or nothing reads it from standard input.")] = None,
+    task: Annotated[
+        str | None, typer.Argument(help="What to do; '-' or nothing reads it from standard input.")
+    ] = None,
     tools: Annotated[
         list[str] | None,
         typer.Option(
             "--tools",
             metavar="FILE.py|MODULE[:NAME]",
-            help="Functions the model may call: a file's or module's public functions with docstrings. Repeatable.",
+            help="Functions the model may call: public functions with docstrings. Repeatable.",
         ),
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", help="Read the task from this file.")] = None,
     endpoint: Annotated[
-        str | None, typer.Option(help="Preset or base URL. Default: LLAMA_AGENT_ENDPOINT, else the embedded model.")
+        str | None,
+        typer.Option(help="Preset or base URL. Default: LLAMA_AGENT_ENDPOINT, else the embedded model."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Model name at the endpoint.")] = None,
     system: Annotated[str | None, typer.Option(help="System message, taken literally.")] = None,
@@ -78,7 +81,9 @@ def _task(task: str | None, file: Path | None) -> str:
             raise ConfigurationError(f"--file {file} can't be read: {error}") from error
     elif task in (None, "-"):
         if sys.stdin.isatty():
-            raise ConfigurationError('there is no task: llama-agent run "What is 17 plus 25?" --tools FILE.py')
+            raise ConfigurationError(
+                'there is no task: llama-agent run "What is 17 plus 25?" --tools FILE.py'
+            )
         text = sys.stdin.read()
     else:
         text = task or ""

@@ -22,8 +22,9 @@ def load_tools(sources: Iterable[str]) -> list[Tool | Toolset]:
     """
     Import tools.
 
-    :param sources: Each a Python file or a module, with `:name` for one thing in it. Without a name: its public
-        functions that have docstrings, and its Tools and Toolsets. The code in it runs, as with any import.
+    :param sources: Each a Python file or a module, with `:name` for one thing in it. Without a name: its
+        public functions that have docstrings, and its Tools and Toolsets. The code in it runs, as with any
+        import.
     :returns: The tools.
     :raises ConfigurationError: A source can't be imported, or has nothing that can be a tool.
     """
@@ -39,8 +40,8 @@ def load_tools(sources: Iterable[str]) -> list[Tool | Toolset]:
             tools = list(_public_tools(module))
             if not tools:
                 raise ConfigurationError(
-                    f"--tools {source}: {where} has no public function with a docstring. A tool needs one: it is "
-                    "what the model reads."
+                    f"--tools {source}: {where} has no public function with a docstring. A tool needs "
+                    "one: it is what the model reads."
                 )
             found.append(tools)
     tools = as_tools(found)
@@ -89,7 +90,7 @@ def _public_tools(module: ModuleType) -> Iterable[object]:
     for name, value in vars(module).items():
         if name.startswith("_"):
             continue
-        if isinstance(value, Tool | Toolset):
-            yield value
-        elif inspect.isfunction(value) and value.__module__ == module.__name__ and value.__doc__:
+        if isinstance(value, Tool | Toolset) or (
+            inspect.isfunction(value) and value.__module__ == module.__name__ and value.__doc__
+        ):
             yield value

@@ -8,7 +8,9 @@ import typer
 
 
 def tools(
-    sources: Annotated[list[str], typer.Argument(metavar="FILE.py|MODULE[:NAME]...", help="Where the tools are.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="FILE.py|MODULE[:NAME]...", help="Where the tools are.")
+    ],
 ) -> None:
     """Print tool definitions as a model sees them, as JSON."""
     import json

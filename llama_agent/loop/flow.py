@@ -1,8 +1,8 @@
 """
 The decision loop: what happens next, without doing any of it.
 
-It yields effects and is sent their outcomes; a driver performs them, sync or async. No clock, no randomness and no
-I/O in here: so a run can be replayed by feeding its outcomes back.
+It yields effects and is sent their outcomes; a driver performs them, sync or async. No clock, no randomness
+and no I/O in here: so a run can be replayed by feeding its outcomes back.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
     yield RunHooks("after_run")
 
 
-def tool_step(run: RunState, policy: LoopPolicy, tools: Sequence[Tool]) -> Generator[Effect, Outcome, str | None]:
+def tool_step(
+    run: RunState, policy: LoopPolicy, tools: Sequence[Tool]
+) -> Generator[Effect, Outcome, str | None]:
     """
     Run the calls of the last reply.
 

@@ -15,8 +15,9 @@ StopReason: TypeAlias = Literal[
     "answered", "tool", "max_steps", "length", "content_filter", "hook", "failed", "interrupted", "cancelled"
 ]
 """
-Why a run ended: the model answered; a tool named in `exit_conditions` ran; the step limit; the model's text was cut
-off by its token limit, or by the server's content filter; a hook asked for it; an exception; Ctrl-C; cancellation.
+Why a run ended: the model answered; a tool named in `exit_conditions` ran; the step limit; the model's text
+was cut off by its token limit, or by the server's content filter; a hook asked for it; an exception; Ctrl-C;
+cancellation.
 """
 
 _STOP_REASONS: Mapping[str, StopReason] = {
@@ -56,8 +57,8 @@ class RunResult(dict[str, Any]):
     """
     What a run gives back: Haystack's output dictionary, with attributes for people.
 
-    Keys: `messages`, `last_message`, `step_count`, `token_usage`, `tool_call_counts`, `exit_reason` (Haystack's
-    values), and the keys of the agent's `state_schema`.
+    Keys: `messages`, `last_message`, `step_count`, `token_usage`, `tool_call_counts`, `exit_reason`
+    (Haystack's values), and the keys of the agent's `state_schema`.
     """
 
     def __init__(
@@ -96,7 +97,9 @@ class RunResult(dict[str, Any]):
         return self.text
 
     def __repr__(self) -> str:
-        return f"RunResult(stop_reason={self.stop_reason!r}, text={self.text!r}, steps={self.get('step_count')})"
+        return (
+            f"RunResult(stop_reason={self.stop_reason!r}, text={self.text!r}, steps={self.get('step_count')})"
+        )
 
 
 @dataclass
@@ -165,8 +168,9 @@ class RunState:
                 continue
             counts = cast("Mapping[str, Any]", usage)
             total = _sum(total, counts)
-            sent, answered = _count(counts, "prompt_tokens", "input_tokens"), _count(
-                counts, "completion_tokens", "output_tokens"
+            sent, answered = (
+                _count(counts, "prompt_tokens", "input_tokens"),
+                _count(counts, "completion_tokens", "output_tokens"),
             )
             given, received = given + sent, received + answered
             self.state.set("context_tokens", sent + answered)

@@ -21,15 +21,17 @@ from llama_agent.redaction import remember_secret
 CONNECT_TIMEOUT = 10.0
 """Seconds to wait for a connection."""
 DEFAULT_TIMEOUT = 300.0
-"""Seconds a server may be silent. Local models on a CPU read a long prompt for minutes before the first byte."""
+"""
+Seconds a server may be silent. Local models on a CPU read a long prompt for minutes before the first byte.
+"""
 
 
 class Clients:
     """
     Resolves the endpoint when first used, and keeps its clients.
 
-    Safe to use from many threads. An async client belongs to the event loop that it first ran on ("Event loop is
-    closed" otherwise), so each loop has its own; a loop that has gone takes its client along.
+    Safe to use from many threads. An async client belongs to the event loop that it first ran on ("Event loop
+    is closed" otherwise), so each loop has its own; a loop that has gone takes its client along.
 
     :param api_base_url: As in `resolve_endpoint`.
     :param model: As in `resolve_endpoint`.
@@ -147,7 +149,8 @@ class Clients:
                 base_url, api_key = self._embedded.base_url, self._embedded.api_key
         return {
             "base_url": base_url,
-            # The client demands a key, and takes OPENAI_API_KEY without one; servers that need none ignore it.
+            # The client demands a key, and takes OPENAI_API_KEY without one; servers that need none ignore
+            # it.
             "api_key": api_key or "none",
             # Else the client would tell every server what OPENAI_ORG_ID and OPENAI_PROJECT_ID say.
             "default_headers": {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()},
@@ -157,8 +160,11 @@ class Clients:
         }
 
     def _http_settings(self) -> dict[str, Any]:
-        # A redirect to another origin would post the whole conversation there: model/wire.py follows them itself.
-        own = {"trust_env": False} if self.endpoint.embedded is not None else {}  # no proxy stands before loopback
+        # A redirect to another origin would post the whole conversation there: model/wire.py follows them
+        # itself.
+        own = (
+            {"trust_env": False} if self.endpoint.embedded is not None else {}
+        )  # no proxy stands before loopback
         return {**own, **self._http_client_kwargs, "follow_redirects": False}
 
     def _seconds(self) -> float:

@@ -109,7 +109,9 @@ def _start(path: Path, api_key: str) -> _Server:
     try:
         return cast("_Server", llama.Server(parameters))
     except (RuntimeError, ValueError) as error:
-        raise ConfigurationError(f"llama.cpp can't load {path} ({error}): is the file whole, and a model?") from error
+        raise ConfigurationError(
+            f"llama.cpp can't load {path} ({error}): is the file whole, and a model?"
+        ) from error
 
 
 def _threads() -> int:

@@ -68,7 +68,10 @@ PRESETS: Mapping[str, EndpointProfile] = {
         EndpointProfile("sglang", "http://localhost:30000/v1"),
         EndpointProfile("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", "llama-3.3-70b-versatile"),
         EndpointProfile(
-            "together", "https://api.together.xyz/v1", "TOGETHER_API_KEY", "meta-llama/Llama-3.3-70B-Instruct-Turbo"
+            "together",
+            "https://api.together.xyz/v1",
+            "TOGETHER_API_KEY",
+            "meta-llama/Llama-3.3-70B-Instruct-Turbo",
         ),
         EndpointProfile(
             "fireworks",
@@ -77,7 +80,10 @@ PRESETS: Mapping[str, EndpointProfile] = {
             "accounts/fireworks/models/llama-v3p3-70b-instruct",
         ),
         EndpointProfile(
-            "openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY", "meta-llama/llama-3.3-70b-instruct"
+            "openrouter",
+            "https://openrouter.ai/api/v1",
+            "OPENROUTER_API_KEY",
+            "meta-llama/llama-3.3-70b-instruct",
         ),
         EndpointProfile("llama-api", PUBLISHED_BASE_URL, PUBLISHED_KEY_VARIABLE, PUBLISHED_MODEL),
     )
@@ -93,7 +99,8 @@ class Endpoint:
     :param base_url: Base URL; empty for the embedded model until it listens.
     :param api_key: The key, or None to send no Authorization header.
     :param model: Model name, or None to ask the server.
-    :param embedded: For the embedded model: what follows `embedded:`, maybe nothing; None for any other endpoint.
+    :param embedded: For the embedded model: what follows `embedded:`, maybe nothing; None for any other
+        endpoint.
     """
 
     profile: EndpointProfile
@@ -108,7 +115,8 @@ def resolve_endpoint(api_base_url: str | None, model: str | None, api_key: Secre
     Find out which endpoint, model and key a program means.
 
     :param api_base_url: A URL, a preset's name, or `embedded:…`. The published default counts as unset when
-        `LLAMA_AGENT_ENDPOINT` is set. None means: the environment, else the embedded model when it is installed.
+        `LLAMA_AGENT_ENDPOINT` is set. None means: the environment, else the embedded model when it is
+        installed.
     :param model: A name. None, and the published default on another host, count as unset.
     :param api_key: A secret. The published default (`LLAMA_API_KEY`) is given to `*.llama.com` only.
     :returns: The endpoint.
@@ -171,7 +179,9 @@ def choices_text() -> str:
 def _default_name() -> str:
     if importlib.util.find_spec("xllamacpp") is not None:
         return "embedded"
-    raise ConfigurationError(f"No model endpoint is chosen, and the embedded model isn't installed. {choices_text()}")
+    raise ConfigurationError(
+        f"No model endpoint is chosen, and the embedded model isn't installed. {choices_text()}"
+    )
 
 
 def _look_up(name: str) -> tuple[EndpointProfile, str, str | None]:
@@ -210,5 +220,6 @@ def _key(profile: EndpointProfile, base_url: str, api_key: Secret | None, *, bel
     if key := os.environ.get(profile.key_variable):
         return key
     raise ConfigurationError(
-        f"The endpoint '{profile.name}' needs a key: set {profile.key_variable} or LLAMA_AGENT_API_KEY, or pass api_key=."
+        f"The endpoint '{profile.name}' needs a key: set {profile.key_variable} or LLAMA_AGENT_API_KEY, "
+        "or pass api_key=."
     )

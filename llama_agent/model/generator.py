@@ -22,7 +22,11 @@ from haystack.tools import (
     flatten_tools_or_toolsets,
     serialize_tools_or_toolset,
 )
-from haystack.utils import Secret, deserialize_callable, serialize_callable
+from haystack.utils.auth import Secret
+from haystack.utils.callable_serialization import (
+    deserialize_callable,  # pyright: ignore[reportUnknownVariableType]
+    serialize_callable,  # pyright: ignore[reportUnknownVariableType]
+)
 from openai import AsyncOpenAI, OpenAI, pydantic_function_tool
 from pydantic import BaseModel
 
@@ -47,10 +51,10 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
     """
     Chat generator for Llama and other open-weight models behind any OpenAI-compatible server.
 
-    Its parameters are those of the published `meta-llama-haystack` integration; those after `tools` are new. Meta's
-    hosted Llama API, its default endpoint, was retired on 2026-07-06: choose another by `api_base_url=` or by the
-    environment variable `LLAMA_AGENT_ENDPOINT`, each a preset's name (`ollama`, `vllm`, `llama.cpp`, `groq`, …) or
-    the base URL of a server.
+    Its parameters are those of the published `meta-llama-haystack` integration; those after `tools` are new.
+    Meta's hosted Llama API, its default endpoint, was retired on 2026-07-06: choose another by
+    `api_base_url=` or by the environment variable `LLAMA_AGENT_ENDPOINT`, each a preset's name (`ollama`,
+    `vllm`, `llama.cpp`, `groq`, …) or the base URL of a server.
 
     ```python
     from haystack.dataclasses import ChatMessage
@@ -79,24 +83,26 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         """
         Store the settings; nothing is read from the environment or opened before `warm_up`.
 
-        :param api_key: The endpoint's key. The default, `LLAMA_API_KEY`, is only ever sent to `*.llama.com`; other
-            endpoints use `LLAMA_AGENT_API_KEY` or their preset's own variable (`GROQ_API_KEY`, …).
-        :param model: Model name. None, and the default on any other host, mean: `LLAMA_AGENT_MODEL`, the preset's
-            model, or the only one that the server lists.
+        :param api_key: The endpoint's key. The default, `LLAMA_API_KEY`, is only ever sent to `*.llama.com`;
+            other endpoints use `LLAMA_AGENT_API_KEY` or their preset's own variable (`GROQ_API_KEY`, …).
+        :param model: Model name. None, and the default on any other host, mean: `LLAMA_AGENT_MODEL`, the
+            preset's model, or the only one that the server lists.
         :param streaming_callback: Called with each `StreamingChunk`; makes the reply stream.
-        :param api_base_url: A preset's name or a base URL. `LLAMA_AGENT_ENDPOINT` takes the place of the default.
-            None means: `LLAMA_AGENT_ENDPOINT`, else the embedded model if it is installed.
-        :param generation_kwargs: Fields for the request's body: `max_tokens`, `temperature`, `top_p`, `stream`,
-            `response_format` (a pydantic model or a JSON schema), and whatever else the server knows.
+        :param api_base_url: A preset's name or a base URL. `LLAMA_AGENT_ENDPOINT` takes the place of the
+            default. None means: `LLAMA_AGENT_ENDPOINT`, else the embedded model if it is installed.
+        :param generation_kwargs: Fields for the request's body: `max_tokens`, `temperature`, `top_p`,
+            `stream`, `response_format` (a pydantic model or a JSON schema), and whatever else the server
+            knows.
         :param timeout: Seconds the server may be silent before the attempt counts as failed. Default: the
             environment's `OPENAI_TIMEOUT`, else 300.
-        :param max_retries: Further attempts after a transient failure; n retries are n+1 attempts. Default: the
-            environment's `OPENAI_MAX_RETRIES`, else 5.
+        :param max_retries: Further attempts after a transient failure; n retries are n+1 attempts. Default:
+            the environment's `OPENAI_MAX_RETRIES`, else 5.
         :param tools: Tools the model may call: Haystack Tools or Toolsets.
         :param tools_strict: Ask the server to hold arguments to the tools' schemas.
         :param http_client_kwargs: Settings for `httpx2.Client` and `httpx2.AsyncClient`: proxies, TLS.
-        :param tool_mode: How tool calls come about: `native` (the server's own) or `constrained` (replies held to a
-            schema, for servers whose tool calling is missing or unreliable). Default: what suits the endpoint.
+        :param tool_mode: How tool calls come about: `native` (the server's own) or `constrained` (replies
+            held to a schema, for servers whose tool calling is missing or unreliable). Default: what suits
+            the endpoint.
         :raises ConfigurationError: Two tools have one name, or `max_retries` is negative.
         """
         if max_retries is not None and max_retries < 0:
@@ -161,13 +167,16 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         :param generation_kwargs: Fields for the request's body; each wins over the constructor's.
         :param tools: Tools for this call, in place of the constructor's.
         :param tools_strict: For this call, in place of the constructor's.
-        :returns: `replies`: one assistant message per choice. Its `meta` holds `model`, `finish_reason` and `usage`.
+        :returns: `replies`: one assistant message per choice. Its `meta` holds `model`, `finish_reason` and
+            `usage`.
         :raises EndpointError: The server failed, retries included, or its answer is no reply.
         :raises ConfigurationError: No endpoint, key or model can be found, or a setting can't be sent.
         """
         if not messages:
             return {"replies": []}
-        callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=False)
+        callback = select_streaming_callback(
+            self.streaming_callback, streaming_callback, requires_async=False
+        )
         self.warm_up()
         client = cast("OpenAI", self.client)
         model = self._retried(lambda: self._listed_model(client))
@@ -212,7 +221,9 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         async for attempt in policy.retrying_async():
             with attempt, translated(client):
                 model = await self._clients.model_async(client)
-        call = self._model_call(messages, callback is not None, generation_kwargs, tools, tools_strict, cast("str", model))
+        call = self._model_call(
+            messages, callback is not None, generation_kwargs, tools, tools_strict, cast("str", model)
+        )
         flow, outcome = self._flow(call), None
         while True:
             try:
@@ -227,7 +238,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         """
         Serialize the component.
 
-        :returns: Data for `from_dict`. A key given as a token is refused by Haystack: use an environment variable.
+        :returns: Data for `from_dict`. A key given as a token is refused by Haystack: use an environment
+            variable.
         """
         generation_kwargs = dict(self.generation_kwargs)
         if "response_format" in generation_kwargs:
@@ -236,7 +248,9 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             self,
             api_key=self.api_key.to_dict(),
             model=self.model,
-            streaming_callback=serialize_callable(self.streaming_callback) if self.streaming_callback else None,
+            streaming_callback=serialize_callable(self.streaming_callback)
+            if self.streaming_callback
+            else None,
             api_base_url=self.api_base_url,
             generation_kwargs=generation_kwargs,
             timeout=self.timeout,
@@ -281,7 +295,9 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         fields: Json = {"model": model, **self.generation_kwargs, **(generation_kwargs or {})}
         stream = bool(fields.pop("stream", False)) or streams
         if stream and fields.get("n", 1) != 1:
-            raise ConfigurationError("several replies can't be streamed: leave out n, or the streaming callback")
+            raise ConfigurationError(
+                "several replies can't be streamed: leave out n, or the streaming callback"
+            )
         response_format = _response_format(fields.pop("response_format", None))
         if response_format is not None:
             fields["response_format"] = response_format
@@ -293,7 +309,9 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             strict=self.tools_strict if tools_strict is None else tools_strict,
         )
 
-    def _perform(self, client: OpenAI, effect: Ask | Fetch, callback: StreamingCallbackT | None) -> list[Reply] | Json:
+    def _perform(
+        self, client: OpenAI, effect: Ask | Fetch, callback: StreamingCallbackT | None
+    ) -> list[Reply] | Json:
         if isinstance(effect, Fetch):
             return self._transport.send_json(client, effect.request)
         if not effect.request.stream:
@@ -325,8 +343,10 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         return [assembler.finish()]
 
     def _listed_model(self, client: OpenAI) -> str:
+        model = ""
         with translated(client):
-            return self._clients.model(client)
+            model = self._clients.model(client)
+        return model  # noqa: RET504 - the block may end early, says the type checker
 
     def _retried(self, send: Callable[[], T]) -> T:
         return self._retry_policy().retrying()(send)
@@ -347,14 +367,21 @@ def _as_output(replies: list[Reply]) -> dict[str, list[ChatMessage]]:
 
 
 def _response_format(value: object) -> Json | None:
-    """`response_format` as it goes on the wire: a pydantic model or a bare JSON schema becomes a `json_schema`."""
+    """
+    `response_format` as it goes on the wire: a pydantic model or a bare JSON schema becomes a `json_schema`.
+    """
     if value is None:
         return None
     if isinstance(value, type) and issubclass(value, BaseModel):
         schema = cast("Json", pydantic_function_tool(value)["function"].get("parameters"))
-        return {"type": "json_schema", "json_schema": {"name": value.__name__, "strict": True, "schema": schema}}
+        return {
+            "type": "json_schema",
+            "json_schema": {"name": value.__name__, "strict": True, "schema": schema},
+        }
     if not isinstance(value, dict):
-        raise ConfigurationError("response_format must be a pydantic model, a JSON schema or OpenAI's own form")
+        raise ConfigurationError(
+            "response_format must be a pydantic model, a JSON schema or OpenAI's own form"
+        )
     given = cast("Json", value)
     if given.get("type") in _RESPONSE_FORMATS:
         return given

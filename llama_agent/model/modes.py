@@ -1,8 +1,8 @@
 """
 How tool calls come about: by the server's own tool calling, or by replies held to a JSON schema.
 
-A mode is a sans-I/O generator: it yields what to ask the server and is sent the answer. The generator component
-performs it, sync or async.
+A mode is a sans-I/O generator: it yields what to ask the server and is sent the answer. The generator
+component performs it, sync or async.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from llama_agent.model.streams import CallText, Json, Reply, parse_object
 from llama_agent.model.wire import WireRequest, wire_message
 
 ANSWER = "answer"
-"""What the model picks, beside the tools' names, to answer. No tool may have this name in constrained mode."""
+"""
+What the model picks, beside the tools' names, to answer. No tool may have this name in constrained mode.
+"""
 
 # Fields that shape the final text; they would cut or bend the short replies that only pick a tool.
-_ANSWER_FIELDS = frozenset({"max_tokens", "max_completion_tokens", "stop", "n", "response_format", "logprobs"})
+_ANSWER_FIELDS = frozenset(
+    {"max_tokens", "max_completion_tokens", "stop", "n", "response_format", "logprobs"}
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def native(call: ModelCall) -> ModeFlow:
 
 def constrained(call: ModelCall) -> ModeFlow:
     """
-    Tool calls by replies held to a schema (`response_format`): first which tool, or an answer; then its arguments.
+    Tool calls by replies held to a schema (`response_format`): first which tool, or an answer; then its
+    arguments.
 
     For servers whose tool calling is missing or unreliable: `tool_choice` alone often forces nothing, while a
     schema holds. One call per turn.
@@ -107,9 +112,13 @@ def constrained(call: ModelCall) -> ModeFlow:
     if not call.tools:
         return (yield Ask(WireRequest(call.fields, conversation, stream=call.stream)))
     if any(tool.name == ANSWER for tool in call.tools):
-        raise ConfigurationError(f"in constrained mode no tool may be named '{ANSWER}': rename it with @tool(name=...)")
+        raise ConfigurationError(
+            f"in constrained mode no tool may be named '{ANSWER}': rename it with @tool(name=...)"
+        )
     usage = UsageSum()
-    picking = {key: value for key, value in call.fields.items() if key not in _ANSWER_FIELDS and key != "tool_choice"}
+    picking = {
+        key: value for key, value in call.fields.items() if key not in _ANSWER_FIELDS and key != "tool_choice"
+    }
     tool = None
     options = _options(call.tools, call.fields.get("tool_choice"))
     if len(options) > 1:
@@ -189,7 +198,9 @@ def _plain(message: ChatMessage) -> Json:
         name = message.tool_call_results[0].origin.tool_name
         return {"role": "user", "content": f"Result of {name}: {result_text(message)}"}
     if message.tool_calls:
-        calls = [json.dumps({call.tool_name: call.arguments}, ensure_ascii=False) for call in message.tool_calls]
+        calls = [
+            json.dumps({call.tool_name: call.arguments}, ensure_ascii=False) for call in message.tool_calls
+        ]
         return {"role": "assistant", "content": "\n".join([message.text or "", *calls]).strip()}
     return wire_message(message)
 
@@ -204,19 +215,29 @@ def _options(tools: Sequence[Tool], choice: object) -> list[str]:
         function = cast("Json", choice).get("function")
         name = cast("Json", function).get("name") if isinstance(function, dict) else None
         if name not in names:
-            raise ConfigurationError(f"tool_choice names '{name}', which is not among the tools: {', '.join(names)}")
+            raise ConfigurationError(
+                f"tool_choice names '{name}', which is not among the tools: {', '.join(names)}"
+            )
         return [str(name)]
     return [*names, ANSWER]
 
 
 def _held_to(schema: Json, fields: Json, conversation: Sequence[Json], question: str) -> WireRequest:
-    response_format = {"type": "json_schema", "json_schema": {"name": "reply", "strict": True, "schema": schema}}
+    response_format = {
+        "type": "json_schema",
+        "json_schema": {"name": "reply", "strict": True, "schema": schema},
+    }
     messages = (*conversation, {"role": "user", "content": question})
     return WireRequest({**fields, "response_format": response_format}, messages)
 
 
 def _object_schema(properties: Json) -> Json:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
 def _field(text: str | None, name: str) -> object:

@@ -29,7 +29,8 @@ def message_of(reply: Reply) -> ChatMessage:
 
     :param reply: What the server answered.
     :returns: An assistant message. `meta` holds `model`, `index`, `finish_reason`, `usage`, and `reasoning`,
-        `refusal` and `logprobs` where there are any. A call whose arguments can't be read is marked, never dropped.
+        `refusal` and `logprobs` where there are any. A call whose arguments can't be read is marked, never
+        dropped.
     """
     meta: dict[str, Any] = {
         "model": reply.model,

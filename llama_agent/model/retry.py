@@ -15,7 +15,9 @@ from llama_agent.errors import EndpointError
 from llama_agent.events import RetryScheduled, emit
 
 RETRYABLE_STATUS = frozenset({408, 409, 429})
-"""Client-error statuses that may pass by themselves; every 5xx is one too, except those of `REQUEST_FAULTS`."""
+"""
+Client-error statuses that may pass by themselves; every 5xx is one too, except those of `REQUEST_FAULTS`.
+"""
 
 REQUEST_FAULTS = ("failed to parse tool call arguments", "jinja", "raise_exception", "tools param")
 """Texts of llama.cpp's status 500 that blame the request: waiting never helps (ggml-org/llama.cpp#25510)."""

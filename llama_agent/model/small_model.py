@@ -4,8 +4,8 @@ Little helps for a very small model: the embedded SmolLM2-135M, which can't choo
 What helps, and all of it holds for any tool and any question:
 
 - **Choosing**: a score per tool of the words that the request shares with the tool's name, description and
-  parameters; of whether the request has the numbers that it needs; and of how much likelier the model finds the
-  tool's name after this request than after others.
+  parameters; of whether the request has the numbers that it needs; and of how much likelier the model finds
+  the tool's name after this request than after others.
 - **Arguments**: grammars (GBNF) that let the model only copy words and numbers of the request.
 - **Answer**: a grammar that carries the tool's result, word by word, into the model's sentence.
 
@@ -42,9 +42,10 @@ _MAX_RESULT = 600
 _MAX_TOP = 400
 
 _FUNCTION_WORDS = frozenset(
-    "a an and are as at be but by can could do does for from has have how i if in into is it its me my of on or our "
-    "please so some tell that the their them there these this those to us was we what whats when where which who why "
-    "will with would you your s m re am say says saying into out about much many like right now today".split()
+    "a an and are as at be but by can could do does for from has have how i if in into is it its me my "
+    "of on or our out please so some tell that the their them there these this those to us was we what "
+    "whats when where which who why will with would you your s m re am about like many much now right "
+    "say saying says today".split()
 )
 _ARTICLES = frozenset("a an and the my your our their of".split())
 _LITERAL = re.compile(r"[\"“”]([^\"“”\n]+)[\"“”]|(?<!\w)['‘]([^\n]+?)['’](?!\w)|:\s+([^\n]+)$")
@@ -91,7 +92,9 @@ def small_model(call: ModelCall) -> ModeFlow:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Why a tool may be meant: shared words (0 and more), numbers that fit (0 or 1), the model's opinion (nats)."""
+    """
+    Why a tool may be meant: shared words (0 and more), numbers that fit (0 or 1), the model's opinion (nats).
+    """
 
     overlap: float
     numbers: float
@@ -146,7 +149,9 @@ def _overlaps(request: str, tools: Sequence[Tool]) -> dict[str, float]:
     return scores
 
 
-def _opinions(request: str, tools: Sequence[Tool], usage: UsageSum) -> Generator[Fetch, Json, dict[str, float]]:
+def _opinions(
+    request: str, tools: Sequence[Tool], usage: UsageSum
+) -> Generator[Fetch, Json, dict[str, float]]:
     """How much likelier the model finds each name after this request than after neutral ones."""
     menu = _menu(tools)
     names = [tool.name for tool in tools]
@@ -168,7 +173,10 @@ def _menu(tools: Sequence[Tool]) -> str:
 def _log_probabilities(
     prompt: str, names: Sequence[str], usage: UsageSum
 ) -> Generator[Fetch, Json, dict[str, float]]:
-    """Log-probability of each name as the prompt's continuation, read token by token along their common beginnings."""
+    """
+    Log-probability of each name as the prompt's continuation, read token by token along their common
+    beginnings.
+    """
     scores = dict.fromkeys(names, 0.0)
     pending: list[tuple[str, list[str]]] = [("", list(names))]
     while pending:
@@ -191,11 +199,15 @@ def _log_probabilities(
     return scores
 
 
-def _copy_arguments(request: str, tool: Tool, usage: UsageSum) -> Generator[Fetch, Json, dict[str, Any] | None]:
+def _copy_arguments(
+    request: str, tool: Tool, usage: UsageSum
+) -> Generator[Fetch, Json, dict[str, Any] | None]:
     """Arguments made of the request's own numbers and words; None when it hasn't what the tool needs."""
     arguments = _numbers_and_options(request, tool)
     required = _required(tool)
-    texts = [name for name, schema in required.items() if name not in arguments and schema.get("type") == "string"]
+    texts = [
+        name for name, schema in required.items() if name not in arguments and schema.get("type") == "string"
+    ]
     if any(name not in arguments and name not in texts for name in required):
         return None
     taken = [str(value) for value in arguments.values()]
@@ -214,7 +226,10 @@ def _copy_arguments(request: str, tool: Tool, usage: UsageSum) -> Generator[Fetc
 
 
 def _numbers_and_options(request: str, tool: Tool) -> dict[str, Any]:
-    """What needs no model: numbers in the order of mention, options that are mentioned, `false` where a boolean must be."""
+    """
+    What needs no model: numbers in the order of mention, options that are mentioned, `false` where a boolean
+    must be.
+    """
     arguments: dict[str, Any] = {}
     numbers = _numbers(request)
     required = _required(tool)
@@ -265,8 +280,9 @@ def span_grammar(pieces: Sequence[str]) -> str | None:
 
 def _chunks(request: str, tool: Tool, taken: Sequence[str]) -> tuple[list[str], list[str]]:
     """
-    Pieces of a request that may be arguments, in the order of mention: first the literal ones (in quotation marks,
-    behind a colon), then all. Words that name the tool itself are none, nor are those between the pieces.
+    Pieces of a request that may be arguments, in the order of mention: first the literal ones (in quotation
+    marks, behind a colon), then all. Words that name the tool itself are none, nor are those between the
+    pieces.
     """
     text = _one_line(request)
     for value in taken:
@@ -293,7 +309,7 @@ def _loose_chunks(text: str, own: frozenset[str]) -> list[str]:
                 found += _trimmed(run, own)
                 run = []
             else:
-                run.append(word.strip(".,:;?!\"“”"))
+                run.append(word.strip('.,:;?!"“”'))
     return found
 
 
@@ -301,7 +317,7 @@ def _trimmed(run: list[str], own: frozenset[str]) -> list[str]:
     """A run of words without the tool's own words at its ends; empty when nothing is left."""
 
     def idle(word: str) -> bool:
-        return word.lower() in _FUNCTION_WORDS or not word or _stems(word) <= own and not word[0].isdigit()
+        return word.lower() in _FUNCTION_WORDS or not word or (_stems(word) <= own and not word[0].isdigit())
 
     while run and idle(run[0]):
         run = run[1:]
@@ -314,7 +330,12 @@ def _answer_with(call: ModelCall, request: str, results: Sequence[ChatMessage]) 
     last = results[-1]
     text = _spoken(result_text(last))
     messages = [*_ANSWER_EXAMPLES, {"role": "user", "content": f"{_one_line(request)}\nResult: {text}"}]
-    fields = {"temperature": 0.0, "max_tokens": 400, **_answer_fields(call), "grammar": answer_grammar(request, text)}
+    fields = {
+        "temperature": 0.0,
+        "max_tokens": 400,
+        **_answer_fields(call),
+        "grammar": answer_grammar(request, text),
+    }
     return (yield Ask(WireRequest(fields, tuple(messages), stream=call.stream)))
 
 
@@ -353,8 +374,8 @@ def _completion(prompt: str, **fields: Any) -> WireRequest:
 
 
 def _top_tokens(answer: Json) -> dict[str, float]:
-    steps = answer.get("completion_probabilities") or [{}]
-    first = cast("list[Json]", steps)[0]
+    steps = cast("list[Json]", answer.get("completion_probabilities") or [{}])
+    first = steps[0]
     top = cast("list[Json]", first.get("top_logprobs") or [])
     return {str(item["token"]): float(item["logprob"]) for item in top}
 
@@ -410,7 +431,10 @@ def _numbers(text: str) -> list[str]:
 
 
 def _description(tool: Tool) -> str:
-    texts = [f"{name} {schema.get('description', '')} {schema.get('enum', '')}" for name, schema in _properties(tool).items()]
+    texts = [
+        f"{name} {schema.get('description', '')} {schema.get('enum', '')}"
+        for name, schema in _properties(tool).items()
+    ]
     return " ".join([tool.name, tool.description, *texts])
 
 

@@ -1,8 +1,9 @@
 """
 Server-sent events → one reply, from regular and irregular servers.
 
-The rules for irregular deltas are in the table of tool-call defects that this project collected: calls without an
-index (ollama/ollama#7881), index 0 for all (ollama/ollama#15457), ids and names repeated in each delta.
+The rules for irregular deltas are in the table of tool-call defects that this project collected: calls
+without an index (ollama/ollama#7881), index 0 for all (ollama/ollama#15457), ids and names repeated in each
+delta.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class Delta:
 
     :param text: New text, maybe empty.
     :param reasoning: New thinking text, maybe empty.
-    :param calls: Pieces of calls: position in the reply, whether it is a new call, and the new arguments text.
+    :param calls: Pieces of calls: position in the reply, whether it is a new call, and the new arguments
+        text.
     :param finish_reason: Set by the event that ends the reply.
     :param usage: Set by the event that carries the token counts.
     """
@@ -160,7 +162,9 @@ class ReplyAssembler:
         pieces = tuple(self._call_piece(_object(item)) for item in _list(delta.get("tool_calls")))
         finish_reason = _string(choice.get("finish_reason")) or None
         self.reply.finish_reason = finish_reason or self.reply.finish_reason
-        return Delta(text, reasoning, pieces, finish_reason, self.reply.usage if isinstance(usage, dict) else None)
+        return Delta(
+            text, reasoning, pieces, finish_reason, self.reply.usage if isinstance(usage, dict) else None
+        )
 
     def finish(self) -> Reply:
         """
@@ -204,7 +208,9 @@ class ReplyAssembler:
     def _position(self, index: object, call_id: str, name: str) -> int | None:
         """Which call a piece belongs to; None for a new one."""
         calls = self.reply.calls
-        position = self._by_index.get(index) if isinstance(index, int) else (len(calls) - 1 if calls else None)
+        position = (
+            self._by_index.get(index) if isinstance(index, int) else (len(calls) - 1 if calls else None)
+        )
         if position is None:
             return None
         call = calls[position]
@@ -250,7 +256,9 @@ def parse_object(payload: bytes) -> Json:
         value = jiter.from_json(payload, partial_mode=False)
     except ValueError as error:
         shown = payload[:200].decode(errors="replace")
-        raise EndpointError(f"the server's answer is not JSON ({error}): {shown!r}", retryable=True) from error
+        raise EndpointError(
+            f"the server's answer is not JSON ({error}): {shown!r}", retryable=True
+        ) from error
     if not isinstance(value, dict):
         raise EndpointError(f"the server's answer is not a JSON object: {payload[:200]!r}", retryable=True)
     return cast("Json", value)
@@ -265,10 +273,12 @@ def raise_error_in_body(body: Json) -> None:
     """
     error = body.get("error")
     if error and not body.get("choices"):
-        code = _object(error).get("code") if isinstance(error, dict) else None
+        code = _object(cast("object", error)).get("code")
         status = code if isinstance(code, int) else None
         message = f"the server answered with an error: {error_text(body) or error}"
-        raise EndpointError(message, status=status, body=str(body)[:4000], retryable=status is None or status >= 500)
+        raise EndpointError(
+            message, status=status, body=str(body)[:4000], retryable=status is None or status >= 500
+        )
 
 
 def error_text(body: object) -> str | None:

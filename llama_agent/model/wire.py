@@ -2,43 +2,60 @@
 The request path: messages encoded once, bytes joined, sent by the `openai` client; what goes wrong becomes an
 `EndpointError` that shows what the server said.
 
-The client's typed `create` walks the whole conversation each time (70 % of its cost, quadratic over a run), so
-requests go through its documented `post` for custom requests instead, with its auth, headers and time-outs. Where
-`Completions.create` has been patched or wrapped (Langfuse, OpenInference, ddtrace, tests), requests go through it.
+The client's typed `create` walks the whole conversation each time (70 % of its cost, quadratic over a run),
+so requests go through its documented `post` for custom requests instead, with its auth, headers and
+time-outs. Where `Completions.create` has been patched or wrapped (Langfuse, OpenInference, ddtrace, tests),
+requests go through it.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-import os
 import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
-from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import FunctionType
-from typing import Any, Literal, cast
+from typing import Any, cast
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
 import openai
-from haystack.dataclasses import ChatMessage, FileContent, ImageContent, ReasoningContent, TextContent, ToolCall
+from haystack.dataclasses import (
+    ChatMessage,
+    FileContent,
+    ImageContent,
+    ReasoningContent,
+    TextContent,
+    ToolCall,
+)
 from haystack.dataclasses.chat_message import ToolCallResult
 from openai import AsyncOpenAI, AsyncStream, OpenAI, Stream
 from openai.resources.chat.completions import AsyncCompletions, Completions
+from openai.types.chat import ChatCompletion
 
 from llama_agent.arguments import MALFORMED
 from llama_agent.errors import ConfigurationError, EndpointError, RetiredEndpointError
 from llama_agent.model.endpoints import is_retired_host, retired_text
 from llama_agent.model.retry import is_retryable, retry_after_seconds
-from llama_agent.model.streams import Delta, EventDecoder, Json, Reply, ReplyAssembler
-from llama_agent.model.streams import error_text, parse_completion, parse_object
+from llama_agent.model.streams import (
+    Delta,
+    EventDecoder,
+    Json,
+    Reply,
+    ReplyAssembler,
+    error_text,
+    parse_completion,
+    parse_object,
+)
 from llama_agent.redaction import redact
 
 _MAX_REDIRECTS = 5
 _BODY_SHOWN = 4000
 _JSON = {"Content-Type": "application/json"}
-_OPENAI_FOLDER = os.path.dirname(inspect.getfile(openai))
+_OPENAI_FOLDER = str(Path(inspect.getfile(openai)).parent)
 
 
 @dataclass(frozen=True)
@@ -47,7 +64,8 @@ class WireRequest:
     One request to `/chat/completions`, or to another path of the same server.
 
     :param fields: The body's fields, without `messages` and `stream`.
-    :param messages: The conversation; already encoded messages may be dicts. None for a body without messages.
+    :param messages: The conversation; already encoded messages may be dicts. None for a body without
+        messages.
     :param stream: Whether the reply is streamed.
     :param path: Path below the base URL, or an absolute path of the same server (`//completion`).
     """
@@ -62,9 +80,9 @@ class MessageEncoder:
     """
     ChatMessages → wire bytes, each encoded once.
 
-    What was encoded is remembered by the message's identity. Only a weak reference is kept: a generator serves
-    many runs, and mustn't keep their conversations alive. A message that was edited since is noticed by its
-    parts, and encoded anew.
+    What was encoded is remembered by the message's identity. Only a weak reference is kept: a generator
+    serves many runs, and mustn't keep their conversations alive. A message that was edited since is noticed
+    by its parts, and encoded anew.
     """
 
     def __init__(self) -> None:
@@ -127,17 +145,13 @@ class Transport:
         :raises EndpointError: The server failed, or its answer is no reply.
         """
         if _is_patched(client.chat.completions, Completions):
-            with translated(client):
-                completion = client.chat.completions.create(**self._typed(request))
-            return parse_completion(cast("Json", completion.model_dump()))
+            return parse_completion(self._create(client, request))
         return parse_completion(self.send_json(client, request))
 
     async def send_async(self, client: AsyncOpenAI, request: WireRequest) -> list[Reply]:
         """`send`, on the running event loop."""
         if _is_patched(client.chat.completions, AsyncCompletions):
-            with translated(client):
-                completion = await client.chat.completions.create(**self._typed(request))
-            return parse_completion(cast("Json", completion.model_dump()))
+            return parse_completion(await self._create_async(client, request))
         return parse_completion(await self.send_json_async(client, request))
 
     def send_json(self, client: OpenAI, request: WireRequest) -> Json:
@@ -162,7 +176,9 @@ class Transport:
         url, body = _url_of(client, request.path), self.body(request)
         for _ in range(_MAX_REDIRECTS):
             with translated(client, follow=True) as said:
-                response = await client.post(url, content=body, cast_to=httpx2.Response, options={"headers": _JSON})
+                response = await client.post(
+                    url, content=body, cast_to=httpx2.Response, options={"headers": _JSON}
+                )
                 return parse_object(response.content)
             url = said.redirect
         raise _too_many_redirects(url)
@@ -180,7 +196,7 @@ class Transport:
         with translated(client):
             if _is_patched(client.chat.completions, Completions):
                 for chunk in client.chat.completions.create(**self._typed(request), stream=True):
-                    if (delta := assembler.add(cast("Json", chunk.model_dump()))) is not None:
+                    if (delta := assembler.add(chunk.model_dump())) is not None:
                         yield delta
                 assembler.done = True
                 return
@@ -199,7 +215,7 @@ class Transport:
         with translated(client):
             if _is_patched(client.chat.completions, AsyncCompletions):
                 async for chunk in await client.chat.completions.create(**self._typed(request), stream=True):
-                    if (delta := assembler.add(cast("Json", chunk.model_dump()))) is not None:
+                    if (delta := assembler.add(chunk.model_dump())) is not None:
                         yield delta
                 assembler.done = True
                 return
@@ -248,6 +264,20 @@ class Transport:
             url = said.redirect
         raise _too_many_redirects(url)
 
+    def _create(self, client: OpenAI, request: WireRequest) -> Json:
+        create = cast("Callable[..., ChatCompletion]", client.chat.completions.create)
+        completion = None
+        with translated(client):
+            completion = create(**self._typed(request))
+        return cast("ChatCompletion", completion).model_dump()
+
+    async def _create_async(self, client: AsyncOpenAI, request: WireRequest) -> Json:
+        create = cast("Callable[..., Awaitable[ChatCompletion]]", client.chat.completions.create)
+        completion = None
+        with translated(client):
+            completion = await create(**self._typed(request))
+        return cast("ChatCompletion", completion).model_dump()
+
     def _typed(self, request: WireRequest) -> dict[str, Any]:
         """Keyword arguments for `create`: what it doesn't know goes into `extra_body`."""
         known = inspect.signature(inspect.unwrap(Completions.create)).parameters
@@ -259,7 +289,7 @@ class Transport:
         return {"messages": messages, **fields, **({"extra_body": unknown} if unknown else {})}
 
 
-class translated:  # noqa: N801 - reads as a clause: `with translated(client): ...`
+class translated:
     """
     Turns the `openai` client's exceptions into ours.
 
@@ -276,7 +306,11 @@ class translated:  # noqa: N801 - reads as a clause: `with translated(client): .
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, openai.APIStatusError):
-            if self._follow and error.status_code in (307, 308) and (target := self._same_origin_target(error)) is not None:
+            if (
+                self._follow
+                and error.status_code in (307, 308)
+                and (target := self._same_origin_target(error)) is not None
+            ):
                 self.redirect = target
                 return True
             raise _status_error(error, self._base_url) from error
@@ -300,8 +334,8 @@ def wire_message(message: ChatMessage) -> Json:
     A message in OpenAI's format.
 
     :param message: Any message that has content, or an assistant's.
-    :returns: The object. Content is never null (Ollama answers 400 to that: pydantic/pydantic-ai#5206), and a call
-        whose arguments could not be read is sent with `{}`.
+    :returns: The object. Content is never null (Ollama answers 400 to that: pydantic/pydantic-ai#5206), and a
+        call whose arguments could not be read is sent with `{}`.
     :raises ConfigurationError: The format has no place for such a message.
     """
     try:
@@ -324,7 +358,9 @@ def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
     if 300 <= status < 400:
         target = redact(urljoin(str(error.request.url), response.headers.get("location", "")))
         said = f"{base_url} redirects to {target}, another origin; the conversation was not sent there. "
-        return EndpointError(f"{said}If that is where it should go, make it the api_base_url.", status=status, body=body)
+        return EndpointError(
+            f"{said}If that is where it should go, make it the api_base_url.", status=status, body=body
+        )
     said = _said_in(error) or body.strip()[:300] or response.reason_phrase
     cures = {
         401: " Check the key: api_key=, LLAMA_AGENT_API_KEY or the preset's own variable.",
@@ -376,7 +412,9 @@ def _deltas(payloads: Iterator[bytes], assembler: ReplyAssembler) -> Iterator[De
             yield delta
 
 
-def _is_patched(completions: Completions | AsyncCompletions, own: type[Completions | AsyncCompletions]) -> bool:
+def _is_patched(
+    completions: Completions | AsyncCompletions, own: type[Completions | AsyncCompletions]
+) -> bool:
     """Whether somebody has put something in the place of the package's own `create`."""
     create = own.__dict__.get("create")
     if "create" in vars(completions) or type(completions) is not own or not isinstance(create, FunctionType):
@@ -397,9 +435,16 @@ def _part_key(part: object) -> object:
         case TextContent():
             return part.text
         case ToolCall():
-            return part.id, part.tool_name, json.dumps(part.arguments, default=repr), MALFORMED in (part.extra or {})
+            return (
+                part.id,
+                part.tool_name,
+                json.dumps(part.arguments, default=repr),
+                MALFORMED in (part.extra or {}),
+            )
         case ToolCallResult():
-            content = part.result if isinstance(part.result, str) else tuple(_part_key(p) for p in part.result)
+            content = (
+                part.result if isinstance(part.result, str) else tuple(_part_key(p) for p in part.result)
+            )
             return content, part.origin.id
         case ImageContent():
             return part.base64_image, part.mime_type, part.detail
@@ -413,6 +458,8 @@ def _part_key(part: object) -> object:
 
 def _dumps(value: object) -> bytes:
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode("utf-8", "replace")
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
+            "utf-8", "replace"
+        )
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"the request can't be written as JSON: {error}") from error

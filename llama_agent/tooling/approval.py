@@ -38,7 +38,7 @@ class Approval(Protocol):
         """
         ...
 
-    def ask(self, call: ToolCall, tool: Tool) -> Refused | None | Awaitable[Refused | None]:
+    def ask(self, call: ToolCall, tool: Tool) -> Refused | Awaitable[Refused | None] | None:
         """
         Get the word.
 

@@ -20,13 +20,13 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Annotated, Any, TypeAlias, cast, get_args, get_origin, get_type_hints
 
-from haystack import tracing
 from haystack.components.agents.state.state import State
 from haystack.dataclasses import ChatMessage, StreamingChunk, ToolCall
 from haystack.dataclasses.streaming_chunk import StreamingCallbackT
 from haystack.tools.component_tool import ComponentTool
 from haystack.tools.errors import ToolInvocationError
 from haystack.tools.tool import Tool
+from haystack.tracing.tracer import tracer
 
 from llama_agent.arguments import MALFORMED, nearest, shorten
 from llama_agent.errors import ConfigurationError, ToolFailedError
@@ -35,7 +35,14 @@ from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval, Refused
 from llama_agent.tooling.results import content_of, text_of
 from llama_agent.tooling.schema import BoundArguments
-from llama_agent.tooling.tool import FunctionTool, failure_text, hints_of, rejection_text
+from llama_agent.tooling.tool import (
+    bind,
+    failure_text,
+    functions_of,
+    hints_of,
+    is_function_tool,
+    rejection_text,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +93,8 @@ class Execution:
     """
     Runs batches of tool calls, sync and async. One serves all runs of an agent.
 
-    In sync runs, async tools run on one event loop in a thread of its own, so that what they hold (a client, a
-    lock) lives from call to call; `close` ends it.
+    In sync runs, async tools run on one event loop in a thread of its own, so that what they hold (a client,
+    a lock) lives from call to call; `close` ends it.
     """
 
     def __init__(self) -> None:
@@ -109,7 +116,11 @@ class Execution:
                 if inspect.isawaitable(answer):
                     answer = self._await(_result_of(answer))
                 _record_verdict(job, answer)
-        work = self._pooled(batch, jobs) if _may_overlap(batch, jobs) else (self._perform(batch, j) for j in jobs)
+        work = (
+            self._pooled(batch, jobs)
+            if _may_overlap(batch, jobs)
+            else (self._perform(batch, j) for j in jobs)
+        )
         messages: list[ChatMessage] = []
         for outcome in work:
             message = _message_of(outcome)
@@ -163,8 +174,8 @@ class Execution:
             thread.stop()
 
     def _pooled(self, batch: Batch, jobs: list[_Job]) -> Sequence[Outcome]:
-        # A job waits for those before it that it depends on. The pool takes jobs in order, so what one waits for
-        # has always been taken already: no deadlock, however small the pool.
+        # A job waits for those before it that it depends on. The pool takes jobs in order, so what one waits
+        # for has always been taken already: no deadlock, however small the pool.
         pool = ThreadPoolExecutor(min(batch.limit, len(jobs)), thread_name_prefix="llama-agent-tool")
         futures: list[Future[Outcome]] = []
 
@@ -196,10 +207,11 @@ class Execution:
         return watched.outcome()
 
     def _call(self, tool: Tool, arguments: BoundArguments) -> Any:
-        if tool.function is None:
+        function, _ = functions_of(tool)
+        if function is None:
             return self._await(_call_async(tool, arguments))
-        if isinstance(tool, FunctionTool):
-            return tool.function(*arguments.positional, **arguments.keyword)
+        if is_function_tool(tool):
+            return function(*arguments.positional, **arguments.keyword)
         return tool.invoke(**arguments.keyword)
 
     def _await(self, coroutine: Awaitable[Any]) -> Any:
@@ -224,17 +236,19 @@ class _Watched:
         self._started = time.perf_counter()
         emit(ToolStarted, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
         description = self._job.tool.description if self._job.tool else ""
-        self._span_context = tracing.tracer.trace(
+        self._span_context = tracer.trace(
             "haystack.agent.step.tool",
             tags={"haystack.tool.name": call.tool_name, "haystack.tool.description": description},
-            parent_span=tracing.tracer.current_span(),
+            parent_span=tracer.current_span(),
         )
         self._span = self._span_context.__enter__()
         self._span.set_content_tag("haystack.agent.step.tool.input", call.arguments)
         return self
 
     def prepare(self) -> tuple[Tool, BoundArguments] | None:
-        """The tool and its arguments, or None when the call can't run, for which the model was given the reason."""
+        """
+        The tool and its arguments, or None when the call can't run, for which the model was given the reason.
+        """
         job = self._job
         if (error := job.verdict or _unreadable(job.call)) is not None:
             self._failed(error)
@@ -242,9 +256,7 @@ class _Watched:
             self._failed(_unknown_text(job.call.tool_name, self._batch.tools))
         else:
             arguments = _injected(self._batch, tool, job.call.arguments)
-            if not isinstance(tool, FunctionTool):
-                return tool, BoundArguments((), arguments)
-            bound = tool.signature.bind(arguments)
+            bound = bind(tool, arguments)
             if isinstance(bound, BoundArguments):
                 return tool, bound
             self._failed(rejection_text(tool.name, bound))
@@ -260,7 +272,11 @@ class _Watched:
         caught = isinstance(error, _TOOL_FAILURES) or _tool_cancelled_itself(error)
         if error is not None and caught:
             self._traceback = redact("".join(traceback.format_exception(error)))
-            text = str(error) if isinstance(error, ToolInvocationError) else failure_text(self._job.call.tool_name, error)
+            text = (
+                str(error)
+                if isinstance(error, ToolInvocationError)
+                else failure_text(self._job.call.tool_name, error)
+            )
             self._failed(redact(shorten(text, 2000)))
         message = self._message
         failed = message is None or bool(message.tool_call_results[0].error)
@@ -297,7 +313,9 @@ class _LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="llama-agent-async-tools", daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="llama-agent-async-tools", daemon=True
+        )
         self._thread.start()
 
     def run(self, coroutine: Any) -> Any:
@@ -348,7 +366,7 @@ class _Claims:
         alone = hints.sequential or hints.destructive
         if _state_parameters(tool):
             return cls(alone, _owner_of(tool), None, None)
-        sources = cast("dict[str, str]", tool.inputs_from_state or {})
+        sources = tool.inputs_from_state or {}
         reads = frozenset(key for key, name in sources.items() if name not in job.call.arguments)
         return cls(alone, _owner_of(tool), reads, frozenset(tool.outputs_to_state or {}))
 
@@ -371,7 +389,7 @@ def _overlap(a: frozenset[str] | None, b: frozenset[str] | None) -> bool:
 
 def _owner_of(tool: Tool) -> int | None:
     """Identity of the object that a tool's bound method belongs to."""
-    owner = getattr(tool.function or tool.async_function, "__self__", None)
+    owner = getattr(_target_of(tool), "__self__", None)
     return None if owner is None or isinstance(owner, ModuleType) else id(owner)
 
 
@@ -409,7 +427,7 @@ def _unknown_text(name: str, tools: Mapping[str, Tool]) -> str:
 def _injected(batch: Batch, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The model's arguments and what the run fills in: State values, the State, the streaming callback."""
     merged = dict(arguments)
-    for key, name in cast("dict[str, str]", tool.inputs_from_state or {}).items():
+    for key, name in (tool.inputs_from_state or {}).items():
         if name not in merged and batch.state.has(key):
             merged[name] = batch.state.get(key)
     for name in _state_parameters(tool):
@@ -424,22 +442,27 @@ def _merge_into_state(tool: Tool, value: Any, state: State) -> None:
     if not isinstance(value, Mapping):
         return
     values = cast("Mapping[str, Any]", value)
-    for key, config in cast("dict[str, dict[str, Any]]", tool.outputs_to_state or {}).items():
+    for key, config in (tool.outputs_to_state or {}).items():
         source = config.get("source")
         if not source or source in values:
             state.set(key, values[source] if source else value, handler_override=config.get("handler"))
 
 
 def _state_parameters(tool: Tool) -> list[str]:
-    if isinstance(tool, FunctionTool):
+    if is_function_tool(tool):
         return []
     return [name for name, kind in _parameter_types(tool).items() if _is_state(kind)]
+
+
+def _target_of(tool: Tool) -> Callable[..., Any]:
+    function, async_function = functions_of(tool)
+    return cast("Callable[..., Any]", function or async_function)
 
 
 def _parameter_types(tool: Tool) -> Mapping[str, Any]:
     if isinstance(tool, ComponentTool):
         return dict.fromkeys(tool.parameters.get("properties", {}))
-    target = cast("Callable[..., Any]", tool.function or tool.async_function)
+    target = _target_of(tool)
     try:
         return get_type_hints(target, include_extras=True)
     except (NameError, TypeError):
@@ -454,11 +477,12 @@ def _is_state(kind: Any) -> bool:
 
 
 async def _call_async(tool: Tool, arguments: BoundArguments) -> Any:
-    if not isinstance(tool, FunctionTool):
+    if not is_function_tool(tool):
         return await tool.invoke_async(**arguments.keyword)
-    if tool.async_function is not None:
-        return await tool.async_function(*arguments.positional, **arguments.keyword)
-    return await asyncio.to_thread(cast("Any", tool.function), *arguments.positional, **arguments.keyword)
+    function, async_function = functions_of(tool)
+    if async_function is not None:
+        return await async_function(*arguments.positional, **arguments.keyword)
+    return await asyncio.to_thread(cast("Any", function), *arguments.positional, **arguments.keyword)
 
 
 async def _result_of(awaitable: Awaitable[Any]) -> Any:

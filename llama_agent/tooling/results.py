@@ -20,7 +20,7 @@ def content_of(tool: Tool, value: Any) -> ToolCallResultContentT:
     :param value: Any value.
     :returns: Text; or content parts where `raw_result` asks for them.
     """
-    config = cast("dict[str, Any]", tool.outputs_to_string or {})
+    config = tool.outputs_to_string or {}
     if not config or config.keys() & _SINGLE_OUTPUT_KEYS:
         return _output(config, value)
     return text_of({key: text_of(_output(part, value)) for key, part in config.items()})
@@ -30,8 +30,8 @@ def text_of(value: object) -> str:
     """
     Compact text for any value.
 
-    :param value: A string stays as it is; dataclasses, models, dates and containers become JSON; what JSON can't
-        hold becomes its `str`.
+    :param value: A string stays as it is; dataclasses, models, dates and containers become JSON; what JSON
+        can't hold becomes its `str`.
     :returns: The text.
     """
     if isinstance(value, str):

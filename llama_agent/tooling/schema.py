@@ -57,8 +57,8 @@ class Signature:
         Check and coerce arguments.
 
         :param arguments: As the model sent them, by name.
-        :returns: The call's arguments, of the annotated types, without those left to their defaults; or what is
-            wrong, one line per problem.
+        :returns: The call's arguments, of the annotated types, without those left to their defaults; or what
+            is wrong, one line per problem.
         """
         try:
             values = self._model.model_validate(dict(arguments))
@@ -81,8 +81,8 @@ def signature_of(function: Callable[..., Any], *, hidden: frozenset[str] = froze
     :param function: Any Python function or bound method with type hints.
     :param hidden: Parameters that somebody else fills in; a model doesn't see them.
     :returns: What a model reads, and the check of what it sends.
-    :raises ConfigurationError: A parameter has no type hint, a hint can't be resolved or has no JSON schema, or
-        the function takes `*args` or `**kwargs`.
+    :raises ConfigurationError: A parameter has no type hint, a hint can't be resolved or has no JSON schema,
+        or the function takes `*args` or `**kwargs`.
     """
     hints = _hints_of(function)
     documentation = docstring_parser.parse(inspect.getdoc(function) or "")
@@ -101,7 +101,9 @@ def signature_of(function: Callable[..., Any], *, hidden: frozenset[str] = froze
         names[field] = parameter.name
         fields[field] = (hints[parameter.name], _field(parameter, texts.get(parameter.name)))
     try:
-        model = create_model("Arguments", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields)
+        model = create_model(
+            "Arguments", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields
+        )
         parameters = model.model_json_schema(by_alias=True, schema_generator=_JsonSchema)
     except PydanticUserError as error:
         raise ConfigurationError(
@@ -130,7 +132,9 @@ def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
         raise ConfigurationError(f"{_where(function)}: a type hint can't be resolved ({error}).") from error
 
 
-def _check_parameter(function: Callable[..., Any], parameter: inspect.Parameter, hints: Mapping[str, Any]) -> None:
+def _check_parameter(
+    function: Callable[..., Any], parameter: inspect.Parameter, hints: Mapping[str, Any]
+) -> None:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         raise ConfigurationError(
             f"{_where(function)}: '{parameter}' can't be described to a model. "
@@ -138,12 +142,15 @@ def _check_parameter(function: Callable[..., Any], parameter: inspect.Parameter,
         )
     if parameter.name not in hints:
         raise ConfigurationError(
-            f"{_where(function)}: parameter '{parameter.name}' has no type hint. Write e.g. '{parameter.name}: str'."
+            f"{_where(function)}: parameter '{parameter.name}' has no type hint. "
+            f"Write e.g. '{parameter.name}: str'."
         )
 
 
 def _field(parameter: inspect.Parameter, text: str | None) -> Any:
-    """A pydantic field under the parameter's own name. `Annotated[..., Field(description=)]` wins over `text`."""
+    """
+    A pydantic field under the parameter's own name. `Annotated[..., Field(description=)]` wins over `text`.
+    """
     settings: dict[str, Any] = {"alias": parameter.name}
     if text and not _described(parameter):
         settings["description"] = text
@@ -163,7 +170,9 @@ def _description(documentation: docstring_parser.Docstring) -> str:
 
 
 def _without_titles(schema: object, *, names: bool = False) -> object:
-    """Drop pydantic's `title`s: noise to a model. Under `names` the keys are names, and one may be `title`."""
+    """
+    Drop pydantic's `title`s: noise to a model. Under `names` the keys are names, and one may be `title`.
+    """
     if isinstance(schema, list):
         return [_without_titles(item) for item in cast("list[object]", schema)]
     if not isinstance(schema, dict):

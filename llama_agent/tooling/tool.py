@@ -13,7 +13,10 @@ from haystack.core.serialization import generate_qualified_class_name
 from haystack.tools.errors import ToolInvocationError
 from haystack.tools.tool import Tool
 from haystack.tools.toolset import Toolset
-from haystack.utils.callable_serialization import deserialize_callable, serialize_callable
+from haystack.utils.callable_serialization import (
+    deserialize_callable,  # pyright: ignore[reportUnknownVariableType]
+    serialize_callable,  # pyright: ignore[reportUnknownVariableType]
+)
 
 from llama_agent.errors import ConfigurationError
 from llama_agent.tooling.schema import NAME_PATTERN, BoundArguments, Signature, signature_of
@@ -44,7 +47,42 @@ class ToolHints:
 
     def __post_init__(self) -> None:
         if self.read_only and self.destructive:
-            raise ConfigurationError("a tool can't be both read_only and destructive: drop one of the two hints")
+            raise ConfigurationError(
+                "a tool can't be both read_only and destructive: drop one of the two hints"
+            )
+
+
+def functions_of(tool: Tool) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:
+    """
+    The functions of any Haystack tool.
+
+    :param tool: Any.
+    :returns: The sync one and the async one; at least one isn't None.
+    """
+    return cast("Any", tool).function, cast("Any", tool).async_function
+
+
+def is_function_tool(tool: Tool) -> bool:
+    """
+    Whether a tool is one of ours.
+
+    :param tool: Any Haystack tool.
+    :returns: True for those made of functions here.
+    """
+    return isinstance(tool, FunctionTool)
+
+
+def bind(tool: Tool, arguments: dict[str, Any]) -> BoundArguments | list[str]:
+    """
+    Check a call's arguments, where the tool is one of ours; others check for themselves.
+
+    :param tool: Any Haystack tool.
+    :param arguments: By name.
+    :returns: The call's arguments, or what is wrong with them, one line per problem.
+    """
+    if isinstance(tool, FunctionTool):
+        return cast("FunctionTool[..., Any]", tool).signature.bind(arguments)
+    return BoundArguments((), arguments)
 
 
 def hints_of(tool: Tool) -> ToolHints:
@@ -72,15 +110,16 @@ class FunctionTool(Tool, Generic[P, R]):
     def __post_init__(self) -> None:
         if not NAME_PATTERN.fullmatch(self.name):
             raise ConfigurationError(
-                f"'{self.name}' can't be a tool's name: servers accept 1 to 64 of A-Z, a-z, 0-9, '_' and '-'. "
-                "Choose one with @tool(name=...)."
+                f"'{self.name}' can't be a tool's name: servers accept 1 to 64 of A-Z, a-z, 0-9, '_' "
+                "and '-'. Choose one with @tool(name=...)."
             )
         super().__post_init__()
 
     @property
     def target(self) -> Callable[..., Any]:
         """The user's function."""
-        return cast("Callable[..., Any]", self.function or self.async_function)
+        function, async_function = functions_of(self)
+        return cast("Callable[..., Any]", function or async_function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, unchecked, as its own code would."""
@@ -94,11 +133,12 @@ class FunctionTool(Tool, Generic[P, R]):
         :returns: What the function returns.
         :raises ToolInvocationError: The arguments don't fit, the function failed, or it is async.
         """
-        if self.function is None:
+        function, _ = functions_of(self)
+        if function is None:
             return super().invoke(**kwargs)
         bound = self._checked(kwargs)
         try:
-            return self.function(*bound.positional, **bound.keyword)
+            return function(*bound.positional, **bound.keyword)
         except Exception as error:
             raise ToolInvocationError(failure_text(self.name, error), tool_name=self.name) from error
 
@@ -110,11 +150,12 @@ class FunctionTool(Tool, Generic[P, R]):
         :returns: What the function returns.
         :raises ToolInvocationError: The arguments don't fit, or the function failed.
         """
-        if self.async_function is None:
+        _, async_function = functions_of(self)
+        if async_function is None:
             return await super().invoke_async(**kwargs)
         bound = self._checked(kwargs)
         try:
-            return await self.async_function(*bound.positional, **bound.keyword)
+            return await async_function(*bound.positional, **bound.keyword)
         except Exception as error:
             raise ToolInvocationError(failure_text(self.name, error), tool_name=self.name) from error
 
@@ -129,12 +170,13 @@ class FunctionTool(Tool, Generic[P, R]):
         The tool as data: the function's import path, name, description and hints.
 
         :returns: Data for `from_dict`.
-        :raises SerializationError: The function has no import path: a lambda, a nested function, a bound method.
+        :raises SerializationError: The function has no import path: a lambda, a nested function, a bound
+            method.
         """
         if inspect.ismethod(self.target) and not isinstance(self.target.__self__, type):
             raise SerializationError(
-                f"tool '{self.name}' is a method of an object and can't be saved: an object has no import path. "
-                "Make it a function of a module."
+                f"tool '{self.name}' is a method of an object and can't be saved: an object has no "
+                "import path. Make it a function of a module."
             )
         data = {
             "function": serialize_callable(self.target),
@@ -154,7 +196,7 @@ class FunctionTool(Tool, Generic[P, R]):
         """
         settings = data["data"]
         return function_tool(
-            deserialize_callable(settings["function"]),
+            cast("Callable[..., Any]", deserialize_callable(settings["function"])),
             name=settings["name"],
             description=settings["description"],
             hints=ToolHints(**settings["hints"]),
@@ -164,7 +206,9 @@ class FunctionTool(Tool, Generic[P, R]):
 class _MethodTool:
     """`@tool` on a method: gives a `FunctionTool` bound to the instance it is read from."""
 
-    def __init__(self, function: Callable[..., Any], make: Callable[[Callable[..., Any]], FunctionTool[..., Any]]):
+    def __init__(
+        self, function: Callable[..., Any], make: Callable[[Callable[..., Any]], FunctionTool[..., Any]]
+    ):
         self._function = function
         self._make = make
         self.__doc__ = function.__doc__
@@ -216,8 +260,8 @@ def tool(
     :param destructive: It may destroy or overwrite: the command line asks a person first.
     :param idempotent: Calling it again with the same arguments changes nothing more.
     :param open_world: It reaches beyond this program's own data.
-    :param sequential: It never runs beside another call of the same reply. Needed for plain functions that touch
-        the same file or database, since no code can see that.
+    :param sequential: It never runs beside another call of the same reply. Needed for plain functions that
+        touch the same file or database, since no code can see that.
     :returns: The tool.
     :raises ConfigurationError: The function can't be described to a model, or hints contradict each other.
     """
@@ -267,14 +311,15 @@ def as_tools(tools: object) -> list[Tool | Toolset] | Toolset | None:
     """
     Make tools of whatever a user may pass as `tools=`.
 
-    :param tools: None, a Toolset, or a list (nested as one likes) of functions, bound methods, Haystack Tools and
-        Toolsets.
+    :param tools: None, a Toolset, or a list (nested as one likes) of functions, bound methods, Haystack Tools
+        and Toolsets.
     :returns: What Haystack accepts; a single Toolset stays itself.
     :raises ConfigurationError: Something in it can't be a tool, or two tools have one name.
     """
     if tools is None or isinstance(tools, Toolset):
         return tools
-    flat = list(_flatten(tools if isinstance(tools, list | tuple) else [tools]))
+    given = cast("Iterable[object]", tools if isinstance(tools, list | tuple) else [tools])
+    flat = list(_flatten(given))
     names = [item.name for item in flat if isinstance(item, Tool)]
     for name in names:
         if names.count(name) > 1:
@@ -320,6 +365,8 @@ def rejection_text(name: str, problems: list[str]) -> str:
 
 
 def _defined_in_class(function: Callable[..., Any]) -> bool:
-    """Whether a function is being defined in a class body, where `@tool` sees it before any instance exists."""
+    """
+    Whether a function is being defined in a class body, where `@tool` sees it before any instance exists.
+    """
     scope = getattr(function, "__qualname__", "").rpartition(".")[0]
     return bool(scope) and not scope.endswith("<locals>") and not inspect.ismethod(function)

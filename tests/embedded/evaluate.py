@@ -1,9 +1,9 @@
 """
 How well the embedded model answers: `python -m tests.embedded.evaluate [tune|held_out] [--show]`.
 
-Each question is asked of an `Agent` with the four tools that the question names. Counted are: the right tool or
-rightly none (choice), also all arguments right (arguments), and the tool's result, when it was the right call, word
-for word in the answer (answer).
+Each question is asked of an `Agent` with the four tools that the question names. Counted are: the right tool
+or rightly none (choice), also all arguments right (arguments), and the tool's result, when it was the right
+call, word for word in the answer (answer).
 """
 
 from __future__ import annotations

@@ -32,9 +32,7 @@ def miles_to_kilometers(miles: float) -> float:
     return round(miles * 1.609344, 3)
 
 
-def get_weather(
-    city: str, unit: Literal["celsius", "fahrenheit"] = "celsius"
-) -> dict[str, str | float]:
+def get_weather(city: str, unit: Literal["celsius", "fahrenheit"] = "celsius") -> dict[str, str | float]:
     """Get the current weather of a city.
 
     Args:
