@@ -1,0 +1,58 @@
+"""The examples run, each at most 40 lines long."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.endpoint import Always, Endpoint, Reply, Request
+from tests.test_readme import environment
+
+FOLDER = Path(__file__).parent.parent / "examples"
+ARGUMENTS = {
+    "add": {"a": 17, "b": 25},
+    "stock_level": {"product": "lamp"},
+    "add_item": {"item": "oat milk"},
+    "moon_phase": {"day": 17},
+    "word_length": {"word": "llama"},
+    "char_count": {"text": "llama"},
+}
+SHOWN = {
+    "hello_tool": "It is 42\nanswered",
+    "async_tools": "It is 12\n",
+    "toolset": "It is oat milk is on the list\n['oat milk']",
+    "streaming": "[moon_phase gave full]\nIt is full\n",
+    "haystack_pipeline": "It is 5\n",
+    "task_script": "It is 5 (answered",
+}
+
+
+def a_model_that_calls_the_first_tool(request: Request) -> Reply:
+    last = request.messages[-1]
+    if last["role"] == "tool":
+        return Reply(f"It is {last['content']}")
+    name = request.json["tools"][0]["function"]["name"]
+    return Reply(calls=[(name, ARGUMENTS[name])])
+
+
+def test_every_example_is_here() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.py")) == sorted(SHOWN)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_an_example_runs(name: str) -> None:
+    assert len((FOLDER / f"{name}.py").read_text().splitlines()) <= 40
+    with Endpoint() as endpoint:
+        endpoint.script(Always(a_model_that_calls_the_first_tool))
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(FOLDER / f"{name}.py")],
+            env=environment(LLAMA_AGENT_ENDPOINT=endpoint.url),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert SHOWN[name] in done.stdout
