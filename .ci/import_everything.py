@@ -5,8 +5,9 @@ import pkgutil
 import sys
 from pathlib import Path
 
-import llama_agent
 import llama_agent_tools
+
+import llama_agent
 
 assert "site-packages" in llama_agent.__file__, f"not the installed package: {llama_agent.__file__}"
 for package in (llama_agent, llama_agent_tools):
@@ -18,10 +19,10 @@ for name in llama_agent.__all__:
     getattr(llama_agent, name)
 assert not any(name.startswith("llama_agent.seed_paths") for name in sys.modules)
 
-from haystack import Pipeline  # noqa: E402
-from haystack_integrations.components.generators.llama import LlamaChatGenerator  # noqa: E402
-from haystack_integrations.components.generators.meta_llama import MetaLlamaChatGenerator as ShortPath  # noqa: E402
-from haystack_integrations.components.generators.meta_llama.chat.chat_generator import (  # noqa: E402
+from haystack import Pipeline
+from haystack_integrations.components.generators.llama import LlamaChatGenerator
+from haystack_integrations.components.generators.meta_llama import MetaLlamaChatGenerator as ShortPath
+from haystack_integrations.components.generators.meta_llama.chat.chat_generator import (
     MetaLlamaChatGenerator,
 )
 
@@ -30,7 +31,9 @@ assert issubclass(LlamaChatGenerator, llama_agent.MetaLlamaChatGenerator)
 pipeline = Pipeline()
 pipeline.add_component("llm", MetaLlamaChatGenerator())
 text = pipeline.dumps()
-published = "haystack_integrations.components.generators.meta_llama.chat.chat_generator.MetaLlamaChatGenerator"
+published = (
+    "haystack_integrations.components.generators.meta_llama.chat.chat_generator.MetaLlamaChatGenerator"
+)
 assert f"type: {published}" in text, text
 assert type(Pipeline.loads(text).get_component("llm")) is MetaLlamaChatGenerator
 print("every path imports")

@@ -25,6 +25,7 @@ from llama_agent.loop.flow import LoopPolicy, agent_flow
 from llama_agent.loop.state import RunResult, RunState
 from llama_agent.model.generator import MetaLlamaChatGenerator
 from llama_agent.performer import Performer, RunSettings
+from llama_agent.tool_names import check_tool_names
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.execution import Execution
 from llama_agent.tooling.tool import as_tools
@@ -386,10 +387,7 @@ def _tools_on_offer(selected: ToolsType) -> Callable[[], Sequence[Tool]]:
 
     def read() -> Sequence[Tool]:
         tools = flatten_tools_or_toolsets(selected)
-        names = [tool.name for tool in tools]
-        for name in names:
-            if names.count(name) > 1:
-                raise ConfigurationError(f"two tools are named '{name}': rename one with @tool(name=...)")
+        check_tool_names(tools)
         return tools
 
     return read

@@ -19,8 +19,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from llama_agent.redaction import redact
+
 if TYPE_CHECKING:
     from llama_agent.loop.state import RunResult
+
+
+_MESSAGE_CHARACTERS = 4000
+_BODY_CHARACTERS = 4000
 
 
 class LlamaAgentError(Exception):
@@ -28,9 +34,14 @@ class LlamaAgentError(Exception):
     Base of everything that this package raises, Ctrl-C aside.
 
     `result` holds the run's messages, usage and events up to the failure, or None when no run had begun.
+
+    :param message: What happened and what to do. Secrets are taken out, and it is cut at 4,000 characters.
     """
 
     result: RunResult | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message)[:_MESSAGE_CHARACTERS])
 
 
 class ConfigurationError(LlamaAgentError, ValueError):
@@ -59,7 +70,7 @@ class EndpointError(LlamaAgentError):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = body
+        self.body = None if body is None else redact(body)[:_BODY_CHARACTERS]
         self.retryable = retryable
         self.retry_after = retry_after
 

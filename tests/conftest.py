@@ -1,4 +1,4 @@
-"""What holds for every test: no telemetry, no leftovers of the developer's environment, nothing beyond loopback."""
+"""For every test: no telemetry, nothing of the developer's environment, nothing beyond loopback."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ import pytest
 # Before Haystack is imported: it decides then.
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 
-_KEYS = ("LLAMA_API_KEY", "OPENAI_API_KEY", "GROQ_API_KEY", "TOGETHER_API_KEY", "FIREWORKS_API_KEY", "OPENROUTER_API_KEY")
+_KEYS = (
+    "LLAMA_API_KEY",
+    "OPENAI_API_KEY",
+    "GROQ_API_KEY",
+    "TOGETHER_API_KEY",
+    "FIREWORKS_API_KEY",
+    "OPENROUTER_API_KEY",
+)
 _VARIABLES = (*_KEYS, "OPENAI_TIMEOUT", "OPENAI_MAX_RETRIES", "OPENAI_BASE_URL", "HF_ENDPOINT")
 
 

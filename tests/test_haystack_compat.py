@@ -6,7 +6,11 @@ import inspect
 import pytest
 
 PRIVATE_NAMES = [
-    ("haystack.components.agents.utils", "_render_prompt_messages", ["prompt_builder", "expected_role", "prompt_label", "kwargs"]),
+    (
+        "haystack.components.agents.utils",
+        "_render_prompt_messages",
+        ["prompt_builder", "expected_role", "prompt_label", "kwargs"],
+    ),
     ("haystack.hooks.invocation", "_run_hooks", ["hooks", "hook_point", "state"]),
     ("haystack.hooks.invocation", "_run_hooks_async", ["hooks", "hook_point", "state"]),
 ]  # fmt: skip

@@ -33,7 +33,17 @@ def a_model_that_calls_the_first_tool(request: Request) -> Reply:
 
 def environment(**more: str) -> dict[str, str]:
     scripts = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "HAYSTACK_TELEMETRY_ENABLED": "False", **more}
+    return {
+        **os.environ,
+        "PATH": f"{scripts}:{os.environ['PATH']}",
+        "HAYSTACK_TELEMETRY_ENABLED": "False",
+        **more,
+    }
+
+
+def in_a_shell(command: str) -> subprocess.CompletedProcess[str]:
+    shell = ["bash", "-ec", command]
+    return subprocess.run(shell, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda text: text.split("\n")[0])
@@ -58,9 +68,7 @@ def test_the_same_question_elsewhere(command: str) -> None:
         endpoint.script(Always(a_model_that_calls_the_first_tool))
         # The one change: the preset's address becomes that of the endpoint that plays it.
         command = re.sub(r"--endpoint \S+", f"--endpoint {endpoint.url}", command)
-        done = subprocess.run(
-            ["bash", "-ec", command], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
-        )
+        done = in_a_shell(command)
         assert done.returncode == 0, done.stderr
         assert done.stdout == "It is 42\n"
         assert "add(a=17, b=25)" in done.stderr
@@ -69,9 +77,7 @@ def test_the_same_question_elsewhere(command: str) -> None:
 def test_the_main_job_runs_on_the_embedded_model() -> None:
     # What comes before the last `&&` makes the environment that this test runs in; .ci/run pastes the whole line.
     command = COMMANDS[0].rpartition("&& .venv/bin/")[2]
-    done = subprocess.run(
-        ["bash", "-ec", command], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
-    )
+    done = in_a_shell(command)
     assert done.returncode == 0, done.stderr
     assert "42" in done.stdout
     assert "add(a=17, b=25)" in done.stderr

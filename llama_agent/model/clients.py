@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import weakref
 from typing import Any, cast
 
 import httpx2
 from haystack.utils import Secret
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, Omit, OpenAI
 
-from llama_agent.errors import ConfigurationError, EndpointError
+from llama_agent.errors import ConfigurationError
 from llama_agent.model.embedded import EmbeddedServer
-from llama_agent.model.endpoints import PUBLISHED_MODEL, Endpoint, choices_text, resolve_endpoint
+from llama_agent.model.endpoints import PUBLISHED_MODEL, Endpoint, resolve_endpoint
 from llama_agent.model.streams import Json
 from llama_agent.redaction import remember_secret
 
@@ -56,9 +55,7 @@ class Clients:
         self._embedded: EmbeddedServer | None = None
         self._model: str | None = None
         self._client: OpenAI | None = None
-        self._async_clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncOpenAI] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._async_clients: dict[asyncio.AbstractEventLoop, AsyncOpenAI] = {}
 
     @property
     def endpoint(self) -> Endpoint:
@@ -93,6 +90,9 @@ class Clients:
         :returns: The same client each time on one loop, until `close_async`.
         """
         loop = asyncio.get_running_loop()
+        for gone in [known for known in self._async_clients if known.is_closed()]:
+            # Its connections ended with it; nothing can be awaited on it any more.
+            self._async_clients.pop(gone, None)
         if (client := self._async_clients.get(loop)) is None:
             # Starting the embedded model takes a second; a download takes longer.
             settings = await asyncio.to_thread(self._settings)
@@ -100,25 +100,27 @@ class Clients:
             client = self._async_clients.setdefault(loop, AsyncOpenAI(http_client=http_client, **settings))
         return client
 
-    def model(self, client: OpenAI) -> str:
-        """
-        Name of the model to ask for.
+    @property
+    def known_model(self) -> str | None:
+        """Name of the model to ask for; None when the server has to be asked first."""
+        return self._model or self.endpoint.model
 
-        :param client: Used to list the server's models when none is named.
-        :returns: The name.
-        :raises ConfigurationError: None is named, and the server has not exactly one.
+    def choose_model(self, listed: Json) -> str:
         """
-        if (known := self._model or self.endpoint.model) is None:
-            known = self._only_model(_listed(client.get("/models", cast_to=httpx2.Response)))
-        self._model = known
-        return known
+        Take the server's only model.
 
-    async def model_async(self, client: AsyncOpenAI) -> str:
-        """`model`, on the running event loop."""
-        if (known := self._model or self.endpoint.model) is None:
-            known = self._only_model(_listed(await client.get("/models", cast_to=httpx2.Response)))
-        self._model = known
-        return known
+        :param listed: The server's answer to `GET /models`.
+        :returns: The name, kept from now on: the published default if the server has it, else its only one.
+        :raises ConfigurationError: It lists none, or several.
+        """
+        names = _names_in(listed)
+        where = self.endpoint.base_url
+        if PUBLISHED_MODEL not in names and len(names) != 1:
+            shown = "\n".join(f"  - {name}" for name in names[:50])
+            problem = f"has several models:\n{shown}\n" if names else "lists no model. "
+            raise ConfigurationError(f"{where} {problem}Name one: model=, --model or LLAMA_AGENT_MODEL.")
+        self._model = PUBLISHED_MODEL if PUBLISHED_MODEL in names else names[0]
+        return self._model
 
     def close(self) -> None:
         """Close the sync client, and stop the embedded model if no other generator uses it."""
@@ -176,29 +178,10 @@ class Clients:
         except ValueError as error:
             raise ConfigurationError(f"OPENAI_TIMEOUT must be a number of seconds, not {text!r}") from error
 
-    def _only_model(self, names: list[str]) -> str:
-        if PUBLISHED_MODEL in names:
-            return PUBLISHED_MODEL
-        if len(names) == 1:
-            return names[0]
-        where = self.endpoint.base_url
-        if not names:
-            raise ConfigurationError(
-                f"{where} lists no model. Name one: model=, --model or LLAMA_AGENT_MODEL. {choices_text()}"
-            )
-        listed = "\n".join(f"  - {name}" for name in names[:50])
-        raise ConfigurationError(
-            f"{where} has several models; name one with model=, --model or LLAMA_AGENT_MODEL:\n{listed}"
-        )
 
-
-def _listed(response: httpx2.Response) -> list[str]:
+def _names_in(body: Json) -> list[str]:
     """Model names of a `GET /models` answer."""
-    try:
-        body = response.json()
-    except ValueError as error:
-        raise EndpointError(f"{response.url} is not JSON: is this the base URL of a model server?") from error
-    data = cast("Json", body).get("data") if isinstance(body, dict) else None
+    data = body.get("data")
     items = cast("list[object]", data) if isinstance(data, list) else []
     names = [cast("Json", item).get("id") for item in items if isinstance(item, dict)]
     return [name for name in names if isinstance(name, str)]

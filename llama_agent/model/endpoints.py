@@ -16,7 +16,7 @@ import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from haystack.utils import Secret
@@ -97,7 +97,7 @@ class Endpoint:
 
     :param profile: What is known of it; a profile named `custom` for a bare URL.
     :param base_url: Base URL; empty for the embedded model until it listens.
-    :param api_key: The key, or None to send no Authorization header.
+    :param api_key: The key, or None when it needs none.
     :param model: Model name, or None to ask the server.
     :param embedded: For the embedded model: what follows `embedded:`, maybe nothing; None for any other
         endpoint.
@@ -194,8 +194,7 @@ def _look_up(name: str) -> tuple[EndpointProfile, str, str | None]:
         return profile, "", rest
     if not colon and (profile := PRESETS.get(name)) is not None:
         return profile, profile.base_url, None
-    parts = urlsplit(name)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not _is_http_url(name):
         raise ConfigurationError(f"'{name}' is neither a preset nor an http(s) URL. {choices_text()}")
     for profile in PRESETS.values():
         if profile.base_url and profile.base_url.rstrip("/") == name.rstrip("/"):
@@ -203,12 +202,41 @@ def _look_up(name: str) -> tuple[EndpointProfile, str, str | None]:
     return EndpointProfile("custom", name), name, None
 
 
+def _is_http_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
+def _own_secret(api_key: Secret | None, base_url: str) -> Secret | None:
+    """
+    The secret a caller chose for this host; None where it is only the published default.
+
+    `LLAMA_API_KEY` belongs to `*.llama.com`: it is struck from a list of variables for any other host.
+    """
+    if api_key is None:
+        return None
+    try:
+        variables = cast("list[str]", api_key.to_dict().get("env_vars") or [])
+    except ValueError:
+        return api_key  # a token, which can't be told as a dictionary
+    if variables == [PUBLISHED_KEY_VARIABLE]:
+        return None
+    if PUBLISHED_KEY_VARIABLE in variables and not is_retired_host(base_url):
+        return Secret.from_env_var([name for name in variables if name != PUBLISHED_KEY_VARIABLE])
+    return api_key
+
+
 def _key(profile: EndpointProfile, base_url: str, api_key: Secret | None, *, belongs: bool) -> str | None:
     if profile.name == "embedded":
         return None
-    is_published_default = api_key is None or api_key == Secret.from_env_var(PUBLISHED_KEY_VARIABLE)
-    if api_key is not None and not is_published_default:
-        return api_key.resolve_value()
+    if (own := _own_secret(api_key, base_url)) is not None:
+        try:
+            return own.resolve_value()
+        except ValueError as error:
+            raise ConfigurationError(f"the key for {base_url} can't be had: {error}") from error
     if belongs and (key := os.environ.get("LLAMA_AGENT_API_KEY")):
         return key
     if is_retired_host(base_url):

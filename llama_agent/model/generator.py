@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, TypeVar, cast
@@ -39,7 +40,8 @@ from llama_agent.model.replies import ChunkMaker, message_of
 from llama_agent.model.retry import RetryPolicy
 from llama_agent.model.small_model import small_model
 from llama_agent.model.streams import Json, Reply, ReplyAssembler
-from llama_agent.model.wire import MessageEncoder, Transport, translated
+from llama_agent.model.wire import LIST_MODELS, MessageEncoder, Transport
+from llama_agent.tool_names import check_tool_names
 
 T = TypeVar("T")
 
@@ -68,7 +70,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
     def __init__(
         self,
         *,
-        api_key: Secret = Secret.from_env_var(PUBLISHED_KEY_VARIABLE),  # noqa: B008 - the published signature
+        api_key: Secret | None = Secret.from_env_var(PUBLISHED_KEY_VARIABLE),  # noqa: B008 - the published signature
         model: str | None = PUBLISHED_MODEL,
         streaming_callback: StreamingCallbackT | None = None,
         api_base_url: str | None = PUBLISHED_BASE_URL,
@@ -107,8 +109,9 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         """
         if max_retries is not None and max_retries < 0:
             raise ConfigurationError(f"max_retries must be 0 or more, not {max_retries}")
+        check_tool_names(flatten_tools_or_toolsets(tools))
         super(MetaLlamaChatGenerator, self).__init__(  # noqa: UP008 - @component re-creates the class
-            api_key=api_key,
+            api_key=cast("Secret", api_key),
             model=cast("str", model),
             streaming_callback=streaming_callback,
             api_base_url=api_base_url,
@@ -172,14 +175,17 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         :raises EndpointError: The server failed, retries included, or its answer is no reply.
         :raises ConfigurationError: No endpoint, key or model can be found, or a setting can't be sent.
         """
-        if not messages:
+        if isinstance(messages, list) and not messages:
             return {"replies": []}
         callback = select_streaming_callback(
             self.streaming_callback, streaming_callback, requires_async=False
         )
-        self.warm_up()
-        client = cast("OpenAI", self.client)
-        model = self._retried(lambda: self._listed_model(client))
+        self.client = client = self._clients.sync_client()
+        model = self._clients.known_model
+        if model is None:
+            model = self._clients.choose_model(
+                self._retried(lambda: self._transport.send_json(client, LIST_MODELS))
+            )
         call = self._model_call(messages, callback is not None, generation_kwargs, tools, tools_strict, model)
         flow, outcome = self._flow(call), None
         while True:
@@ -211,16 +217,17 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         :raises EndpointError: As `run`.
         :raises ConfigurationError: As `run`.
         """
-        if not messages:
+        if isinstance(messages, list) and not messages:
             return {"replies": []}
         callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=True)
-        await self.warm_up_async()
-        client = await self._clients.async_client()
+        self.async_client = client = await self._clients.async_client()
         policy = self._retry_policy()
-        model = None
-        async for attempt in policy.retrying_async():
-            with attempt, translated(client):
-                model = await self._clients.model_async(client)
+        model = self._clients.known_model
+        if model is None:
+            async for attempt in policy.retrying_async():
+                with attempt:
+                    listed = await self._transport.send_json_async(client, LIST_MODELS)
+                    model = self._clients.choose_model(listed)
         call = self._model_call(
             messages, callback is not None, generation_kwargs, tools, tools_strict, cast("str", model)
         )
@@ -246,7 +253,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             generation_kwargs["response_format"] = _response_format(generation_kwargs["response_format"])
         return default_to_dict(
             self,
-            api_key=self.api_key.to_dict(),
+            api_key=self.api_key.to_dict() if self.api_key else None,
             model=self.model,
             streaming_callback=serialize_callable(self.streaming_callback)
             if self.streaming_callback
@@ -301,9 +308,15 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         response_format = _response_format(fields.pop("response_format", None))
         if response_format is not None:
             fields["response_format"] = response_format
+        offered = flatten_tools_or_toolsets(self.tools if tools is None else tools)
+        check_tool_names(offered)
+        conversation = [ChatMessage.from_user(messages)] if isinstance(messages, str) else messages
+        for message in conversation:
+            if not isinstance(message, ChatMessage):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+                raise ConfigurationError(f"messages must be ChatMessages, not {type(message).__name__}")
         return ModelCall(
-            messages=tuple([ChatMessage.from_user(messages)] if isinstance(messages, str) else messages),
-            tools=tuple(flatten_tools_or_toolsets(self.tools if tools is None else tools)),
+            messages=tuple(conversation),
+            tools=tuple(offered),
             fields=fields,
             stream=stream,
             strict=self.tools_strict if tools_strict is None else tools_strict,
@@ -342,12 +355,6 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
                         await answer
         return [assembler.finish()]
 
-    def _listed_model(self, client: OpenAI) -> str:
-        model = ""
-        with translated(client):
-            model = self._clients.model(client)
-        return model  # noqa: RET504 - the block may end early, says the type checker
-
     def _retried(self, send: Callable[[], T]) -> T:
         return self._retry_policy().retrying()(send)
 
@@ -385,5 +392,5 @@ def _response_format(value: object) -> Json | None:
     given = cast("Json", value)
     if given.get("type") in _RESPONSE_FORMATS:
         return given
-    name = str(given.get("title") or "answer")
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", str(given.get("title") or "answer"))[:64]
     return {"type": "json_schema", "json_schema": {"name": name, "schema": given}}

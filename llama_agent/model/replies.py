@@ -68,16 +68,15 @@ class ChunkMaker:
         if delta.text:
             start, self._text_started = not self._text_started, True
             yield StreamingChunk(delta.text, meta=meta, component_info=self._info, index=0, start=start)
-        for position, is_new, text in delta.calls:
-            call = reply.calls[position]
-            piece = ToolCallDelta(
-                index=position,
-                id=call.id if is_new else None,
-                tool_name=call.name if is_new else None,
-                arguments=text or None,
-            )
+        for call in delta.calls:
+            piece = ToolCallDelta(call.position, call.name, call.arguments or None, call.id)
             yield StreamingChunk(
-                "", meta=meta, component_info=self._info, index=position, tool_calls=[piece], start=is_new
+                "",
+                meta=meta,
+                component_info=self._info,
+                index=call.position,
+                tool_calls=[piece],
+                start=call.is_new,
             )
         if delta.finish_reason or delta.usage:
             end = {**meta, "finish_reason": delta.finish_reason, "usage": delta.usage}

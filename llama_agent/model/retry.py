@@ -47,7 +47,7 @@ class RetryPolicy:
         :param error: Why the last one failed. Its `retry_after`, when given, is the lower bound.
         :returns: Seconds: full jitter below an exponentially growing bound, so that many clients spread out.
         """
-        bound = min(self.max_wait, self.initial_wait * 2 ** (attempt - 1))
+        bound = min(self.max_wait, self.initial_wait * 2 ** min(attempt - 1, 32))
         return (error.retry_after or 0.0) + random.uniform(0, bound)
 
     def should_retry(self, error: BaseException) -> bool:

@@ -8,6 +8,7 @@ delta.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,6 +16,10 @@ from typing import Any, cast
 import jiter
 
 from llama_agent.errors import EndpointError
+from llama_agent.model.retry import is_retryable
+
+_DONE = b"[DONE]"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Json = dict[str, Any]
 """A JSON object as it came from the server: untrusted, its fields checked where they are read."""
@@ -58,6 +63,25 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class CallDelta:
+    """
+    What one event added to a tool call.
+
+    :param position: Which call of the reply, from 0.
+    :param is_new: Whether the call began with it.
+    :param id: The call's id, when it became known; else None.
+    :param name: The tool's name, when it became known; else None.
+    :param arguments: New text of the arguments, maybe empty.
+    """
+
+    position: int
+    is_new: bool
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True)
 class Delta:
     """
     What one event added.
@@ -72,7 +96,7 @@ class Delta:
 
     text: str = ""
     reasoning: str = ""
-    calls: tuple[tuple[int, bool, str], ...] = ()
+    calls: tuple[CallDelta, ...] = ()
     finish_reason: str | None = None
     usage: Json | None = None
 
@@ -87,32 +111,44 @@ class EventDecoder:
     def __init__(self) -> None:
         self._rest = b""
         self._data: list[bytes] = []
+        self._begun = False
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """
         Take the next bytes.
 
         :param piece: Any number of bytes, cut anywhere.
-        :returns: The payloads of the events that are complete now.
+        :returns: The payloads of the events that are complete now, without the empty ones that keep
+            a connection alive.
         """
-        # A lone CR ends a line too, but the next piece may begin with its LF: keep it back until then.
-        lines = (self._rest + piece).replace(b"\r\n", b"\n").split(b"\n")
-        self._rest = lines.pop()
+        text = self._rest + piece
+        if not self._begun:
+            if len(text) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(text):
+                self._rest = text
+                return
+            self._begun, text = True, text.removeprefix(_BYTE_ORDER_MARK)
+        # A CR ends a line, but the next piece may begin with its LF: keep it back until then.
+        held = b"\r" if text.endswith(b"\r") else b""
+        lines = text.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._rest = lines.pop() + held
         for line in lines:
-            line = line.removesuffix(b"\r")
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
             elif not line and self._data:
-                yield b"\n".join(self._data)
+                payload = b"\n".join(self._data)
                 self._data.clear()
+                if payload.strip():
+                    yield payload
 
     def end(self) -> Iterator[bytes]:
         """
         The stream is over.
 
-        :returns: The last payload, when the server didn't end it with a blank line.
+        :returns: The last payload, when the server didn't end it with a blank line, but sent the whole of it.
         """
-        yield from self.feed(b"\n\n")
+        for payload in self.feed(b"\n\n"):
+            if payload.strip() == _DONE or _is_json(payload):
+                yield payload
 
 
 class ReplyAssembler:
@@ -125,6 +161,7 @@ class ReplyAssembler:
         self._reasoning: list[str] = []
         self._arguments: list[list[str]] = []
         self._by_index: dict[int, int] = {}
+        self._repeating: set[int] = set()
 
     def feed(self, payload: bytes) -> Delta | None:
         """
@@ -134,17 +171,37 @@ class ReplyAssembler:
         :returns: What it added; None when it added nothing.
         :raises EndpointError: It isn't JSON, or it carries an error.
         """
-        if payload.strip() == b"[DONE]":
+        if payload.strip() == _DONE:
             self.done = True
             return None
         return self.add(parse_object(payload))
 
-    def add(self, chunk: Json) -> Delta | None:
+    def take_whole(self, body: bytes) -> Delta:
+        """
+        Take a whole reply, from a server that doesn't stream.
+
+        :param body: The body of a `chat.completion`.
+        :returns: All of it, as one delta.
+        :raises EndpointError: It is none.
+        """
+        reply = parse_completion(parse_object(body))[0]
+        self.reply, self.done = reply, True
+        self._text, self._reasoning = [reply.text or ""], [reply.reasoning or ""]
+        self._arguments = [
+            [call.arguments] if isinstance(call.arguments, str) else [] for call in reply.calls
+        ]
+        calls = tuple(
+            CallDelta(position, True, call.id, call.name, arguments_text(call.arguments))
+            for position, call in enumerate(reply.calls)
+        )
+        return Delta(reply.text or "", reply.reasoning or "", calls, reply.finish_reason, reply.usage or None)
+
+    def add(self, chunk: Json) -> Delta:
         """
         Take one chunk.
 
         :param chunk: A `chat.completion.chunk` object.
-        :returns: What it added; None when it added nothing.
+        :returns: What it added.
         :raises EndpointError: It carries an error.
         """
         raise_error_in_body(chunk)
@@ -183,50 +240,58 @@ class ReplyAssembler:
                 call.arguments = "".join(pieces)
         return self.reply
 
-    def _call_piece(self, piece: Json) -> tuple[int, bool, str]:
+    def _call_piece(self, piece: Json) -> CallDelta:
         function = _object(piece.get("function"))
         call_id, name = _string(piece.get("id")), _string(function.get("name"))
-        position = self._position(piece.get("index"), call_id, name)
+        arguments = function.get("arguments")
+        index = piece.get("index")
+        position = self._position(index, call_id, name, arguments)
         is_new = position is None
         if position is None:
             position = len(self.reply.calls)
-            self.reply.calls.append(CallText(id=call_id or None, name=name))
+            self.reply.calls.append(CallText())
             self._arguments.append([])
-        call = self.reply.calls[position]
-        call.id = call.id or call_id or None
-        call.name = call.name or name
-        if isinstance(index := piece.get("index"), int):
+        if isinstance(index, int):
             self._by_index[index] = position
-        arguments = function.get("arguments")
+        call = self.reply.calls[position]
+        if not is_new and name and name == call.name:
+            self._repeating.add(position)
+        # Set once, never added to: servers repeat both in each delta, and none cuts a name in pieces.
+        new_id, new_name = (call_id if not call.id else ""), (name if not call.name else "")
+        call.id, call.name = call.id or call_id or None, call.name or name
+        text = arguments_text(cast("Json", arguments)) if isinstance(arguments, dict) else _string(arguments)
         if isinstance(arguments, dict):
             call.arguments = cast("Json", arguments)
-            return position, is_new, ""
-        text = _string(arguments)
-        self._arguments[position].append(text)
-        return position, is_new, text
+        else:
+            self._arguments[position].append(text)
+        return CallDelta(position, is_new, new_id or None, new_name or None, text)
 
-    def _position(self, index: object, call_id: str, name: str) -> int | None:
+    def _position(self, index: object, call_id: str, name: str, arguments: object) -> int | None:
         """Which call a piece belongs to; None for a new one."""
         calls = self.reply.calls
-        position = (
-            self._by_index.get(index) if isinstance(index, int) else (len(calls) - 1 if calls else None)
-        )
+        if isinstance(index, int):
+            position = self._by_index.get(index)
+        else:
+            known = [p for p, call in enumerate(calls) if call_id and call.id == call_id]
+            position = known[-1] if known else (len(calls) - 1 if calls else None)
         if position is None:
             return None
         call = calls[position]
-        other_id = bool(call_id and call.id and call_id != call.id)
-        begins_anew = bool(name) and self._is_complete(position) and (not call_id or call_id != call.id)
-        return None if other_id or begins_anew else position
+        if (call_id and call.id and call_id != call.id) or (name and call.name and name != call.name):
+            return None
+        if name and call.name and not (call_id and call_id == call.id) and self._is_complete(position):
+            # The name comes again after complete arguments: another call of the same tool, unless this server
+            # repeats the name in each delta and has nothing more to say.
+            begins = isinstance(arguments, dict) or _string(arguments).lstrip().startswith("{")
+            if begins or position not in self._repeating:
+                return None
+        return position
 
     def _is_complete(self, position: int) -> bool:
+        if isinstance(self.reply.calls[position].arguments, dict):
+            return True
         text = "".join(self._arguments[position]).strip()
-        if not text.endswith("}"):
-            return False
-        try:
-            jiter.from_json(text.encode())
-        except ValueError:
-            return False
-        return True
+        return text.endswith("}") and _is_json(text.encode())
 
 
 def parse_completion(body: Json) -> list[Reply]:
@@ -240,7 +305,11 @@ def parse_completion(body: Json) -> list[Reply]:
     raise_error_in_body(body)
     choices = [_object(item) for item in _list(body.get("choices"))]
     if not choices:
-        raise EndpointError("the server's answer has no choices", body=str(body)[:4000], retryable=True)
+        said = error_text(body)
+        message = (
+            f"the server answered with an error: {said}" if said else "the server's answer has no choices"
+        )
+        raise EndpointError(message, body=str(body))
     return [_reply_of(body, choice, position) for position, choice in enumerate(choices)]
 
 
@@ -256,11 +325,9 @@ def parse_object(payload: bytes) -> Json:
         value = jiter.from_json(payload, partial_mode=False)
     except ValueError as error:
         shown = payload[:200].decode(errors="replace")
-        raise EndpointError(
-            f"the server's answer is not JSON ({error}): {shown!r}", retryable=True
-        ) from error
+        raise EndpointError(f"the server's answer is not JSON ({error}): {shown!r}") from None
     if not isinstance(value, dict):
-        raise EndpointError(f"the server's answer is not a JSON object: {payload[:200]!r}", retryable=True)
+        raise EndpointError(f"the server's answer is not a JSON object: {payload[:200]!r}")
     return cast("Json", value)
 
 
@@ -275,9 +342,12 @@ def raise_error_in_body(body: Json) -> None:
     if error and not body.get("choices"):
         code = _object(cast("object", error)).get("code")
         status = code if isinstance(code, int) else None
-        message = f"the server answered with an error: {error_text(body) or error}"
+        said = error_text(body) or str(cast("object", error))
         raise EndpointError(
-            message, status=status, body=str(body)[:4000], retryable=status is None or status >= 500
+            f"the server answered with an error: {said}",
+            status=status,
+            body=str(body),
+            retryable=status is not None and is_retryable(status, said),
         )
 
 
@@ -297,6 +367,16 @@ def error_text(body: object) -> str | None:
         if isinstance(value, list) and value:
             return str(cast("list[object]", value))[:500]
     return None
+
+
+def arguments_text(arguments: str | Mapping[str, Any]) -> str:
+    """
+    Arguments as text.
+
+    :param arguments: Text, or an object where a server sent one.
+    :returns: The text; JSON of an object.
+    """
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def reasoning_of(message: Json) -> str | None:
@@ -334,6 +414,14 @@ def _call_of(call: Json) -> CallText:
         name=_string(function.get("name")),
         arguments=cast("Json", arguments) if isinstance(arguments, dict) else _string(arguments),
     )
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        jiter.from_json(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _object(value: object) -> Json:

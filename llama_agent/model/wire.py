@@ -13,12 +13,21 @@ from __future__ import annotations
 import inspect
 import json
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
-from typing import Any, cast
+from typing import Any, Literal, Self, cast
 from urllib.parse import urljoin, urlsplit
 
 import httpx2
@@ -34,7 +43,8 @@ from haystack.dataclasses import (
 from haystack.dataclasses.chat_message import ToolCallResult
 from openai import AsyncOpenAI, AsyncStream, OpenAI, Stream
 from openai.resources.chat.completions import AsyncCompletions, Completions
-from openai.types.chat import ChatCompletion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from llama_agent.arguments import MALFORMED
 from llama_agent.errors import ConfigurationError, EndpointError, RetiredEndpointError
@@ -50,10 +60,11 @@ from llama_agent.model.streams import (
     parse_completion,
     parse_object,
 )
-from llama_agent.redaction import redact
 
 _MAX_REDIRECTS = 5
-_BODY_SHOWN = 4000
+_SAID_SHOWN = 1000
+_REDIRECTS = frozenset({301, 302, 307, 308})
+_BODY_FIELDS = CompletionCreateParamsBase.__required_keys__ | CompletionCreateParamsBase.__optional_keys__
 _JSON = {"Content-Type": "application/json"}
 _OPENAI_FOLDER = str(Path(inspect.getfile(openai)).parent)
 
@@ -67,13 +78,18 @@ class WireRequest:
     :param messages: The conversation; already encoded messages may be dicts. None for a body without
         messages.
     :param stream: Whether the reply is streamed.
-    :param path: Path below the base URL, or an absolute path of the same server (`//completion`).
+    :param path: Path below the base URL, or, with two slashes, at the server's root (`//completion`).
+    :param method: `GET` sends no body.
     """
 
     fields: Mapping[str, Any]
     messages: tuple[ChatMessage | Json, ...] | None
     stream: bool = False
     path: str = "/chat/completions"
+    method: Literal["POST", "GET"] = "POST"
+
+
+LIST_MODELS = WireRequest({}, None, path="/models", method="GET")
 
 
 class MessageEncoder:
@@ -144,15 +160,21 @@ class Transport:
         :returns: One reply per choice.
         :raises EndpointError: The server failed, or its answer is no reply.
         """
-        if _is_patched(client.chat.completions, Completions):
-            return parse_completion(self._create(client, request))
-        return parse_completion(self.send_json(client, request))
+        with saying_retired(client):
+            if not _is_patched(client.chat.completions, Completions):
+                return parse_completion(self._send_json(client, request))
+            create = cast("Callable[..., ChatCompletion]", client.chat.completions.create)
+            with translated(client):
+                return parse_completion(create(**self._typed(request)).model_dump())
 
     async def send_async(self, client: AsyncOpenAI, request: WireRequest) -> list[Reply]:
         """`send`, on the running event loop."""
-        if _is_patched(client.chat.completions, AsyncCompletions):
-            return parse_completion(await self._create_async(client, request))
-        return parse_completion(await self.send_json_async(client, request))
+        with saying_retired(client):
+            if not _is_patched(client.chat.completions, AsyncCompletions):
+                return parse_completion(await self._send_json_async(client, request))
+            create = cast("Callable[..., Awaitable[ChatCompletion]]", client.chat.completions.create)
+            with translated(client):
+                return parse_completion((await create(**self._typed(request))).model_dump())
 
     def send_json(self, client: OpenAI, request: WireRequest) -> Json:
         """
@@ -163,25 +185,13 @@ class Transport:
         :returns: The answer.
         :raises EndpointError: The server failed, or its answer is no JSON object.
         """
-        url, body = _url_of(client, request.path), self.body(request)
-        for _ in range(_MAX_REDIRECTS):
-            with translated(client, follow=True) as said:
-                response = client.post(url, content=body, cast_to=httpx2.Response, options={"headers": _JSON})
-                return parse_object(response.content)
-            url = said.redirect
-        raise _too_many_redirects(url)
+        with saying_retired(client):
+            return self._send_json(client, request)
 
     async def send_json_async(self, client: AsyncOpenAI, request: WireRequest) -> Json:
         """`send_json`, on the running event loop."""
-        url, body = _url_of(client, request.path), self.body(request)
-        for _ in range(_MAX_REDIRECTS):
-            with translated(client, follow=True) as said:
-                response = await client.post(
-                    url, content=body, cast_to=httpx2.Response, options={"headers": _JSON}
-                )
-                return parse_object(response.content)
-            url = said.redirect
-        raise _too_many_redirects(url)
+        with saying_retired(client):
+            return await self._send_json_async(client, request)
 
     def stream(self, client: OpenAI, request: WireRequest, assembler: ReplyAssembler) -> Iterator[Delta]:
         """
@@ -193,14 +203,17 @@ class Transport:
         :returns: What each event added.
         :raises EndpointError: The server failed, or the stream broke.
         """
-        with translated(client):
+        with saying_retired(client), translated(client):
             if _is_patched(client.chat.completions, Completions):
-                for chunk in client.chat.completions.create(**self._typed(request), stream=True):
-                    if (delta := assembler.add(chunk.model_dump())) is not None:
-                        yield delta
+                create = cast("Callable[..., Iterable[ChatCompletionChunk]]", client.chat.completions.create)
+                for chunk in create(**self._typed(request), stream=True):
+                    yield assembler.add(chunk.model_dump())
                 assembler.done = True
                 return
-            with self._open(client, request) as response:
+            with closing(self._open(client, request)) as response:
+                if not _is_event_stream(response):
+                    yield assembler.take_whole(response.read())
+                    return
                 decoder = EventDecoder()
                 for piece in response.iter_bytes():
                     yield from _deltas(decoder.feed(piece), assembler)
@@ -212,15 +225,20 @@ class Transport:
         self, client: AsyncOpenAI, request: WireRequest, assembler: ReplyAssembler
     ) -> AsyncIterator[Delta]:
         """`stream`, on the running event loop."""
-        with translated(client):
+        with saying_retired(client), translated(client):
             if _is_patched(client.chat.completions, AsyncCompletions):
-                async for chunk in await client.chat.completions.create(**self._typed(request), stream=True):
-                    if (delta := assembler.add(chunk.model_dump())) is not None:
-                        yield delta
+                create = cast(
+                    "Callable[..., Awaitable[AsyncIterable[ChatCompletionChunk]]]",
+                    client.chat.completions.create,
+                )
+                async for chunk in await create(**self._typed(request), stream=True):
+                    yield assembler.add(chunk.model_dump())
                 assembler.done = True
                 return
-            response = await self._open_async(client, request)
-            try:
+            async with aclosing(await self._open_async(client, request)) as response:
+                if not _is_event_stream(response):
+                    yield assembler.take_whole(await response.aread())
+                    return
                 decoder = EventDecoder()
                 async for piece in response.aiter_bytes():
                     for delta in _deltas(decoder.feed(piece), assembler):
@@ -229,13 +247,40 @@ class Transport:
                         return
                 for delta in _deltas(decoder.end(), assembler):
                     yield delta
-            finally:
-                await response.aclose()
 
-    def _open(self, client: OpenAI, request: WireRequest) -> closing[httpx2.Response]:
+    def _send_json(self, client: OpenAI, request: WireRequest) -> Json:
+        url = _url_of(client, request.path)
+        body = self.body(request) if request.method == "POST" else None
+        for _ in range(_MAX_REDIRECTS):
+            with redirectable(client) as redirect:
+                if body is None:
+                    return parse_object(client.get(url, cast_to=httpx2.Response).content)
+                return parse_object(
+                    client.post(
+                        url, content=body, cast_to=httpx2.Response, options={"headers": _JSON}
+                    ).content
+                )
+            url = redirect.target
+        raise _too_many_redirects(url)
+
+    async def _send_json_async(self, client: AsyncOpenAI, request: WireRequest) -> Json:
+        url = _url_of(client, request.path)
+        body = self.body(request) if request.method == "POST" else None
+        for _ in range(_MAX_REDIRECTS):
+            with redirectable(client) as redirect:
+                if body is None:
+                    return parse_object((await client.get(url, cast_to=httpx2.Response)).content)
+                response = await client.post(
+                    url, content=body, cast_to=httpx2.Response, options={"headers": _JSON}
+                )
+                return parse_object(response.content)
+            url = redirect.target
+        raise _too_many_redirects(url)
+
+    def _open(self, client: OpenAI, request: WireRequest) -> httpx2.Response:
         url, body = _url_of(client, request.path), self.body(request)
         for _ in range(_MAX_REDIRECTS):
-            with translated(client, follow=True) as said:
+            with redirectable(client) as redirect:
                 stream = client.post(
                     url,
                     content=body,
@@ -244,14 +289,14 @@ class Transport:
                     stream=True,
                     stream_cls=Stream[object],
                 )
-                return closing(stream.response)
-            url = said.redirect
+                return stream.response
+            url = redirect.target
         raise _too_many_redirects(url)
 
     async def _open_async(self, client: AsyncOpenAI, request: WireRequest) -> httpx2.Response:
         url, body = _url_of(client, request.path), self.body(request)
         for _ in range(_MAX_REDIRECTS):
-            with translated(client, follow=True) as said:
+            with redirectable(client) as redirect:
                 stream = await client.post(
                     url,
                     content=body,
@@ -261,72 +306,72 @@ class Transport:
                     stream_cls=AsyncStream[object],
                 )
                 return stream.response
-            url = said.redirect
+            url = redirect.target
         raise _too_many_redirects(url)
-
-    def _create(self, client: OpenAI, request: WireRequest) -> Json:
-        create = cast("Callable[..., ChatCompletion]", client.chat.completions.create)
-        completion = None
-        with translated(client):
-            completion = create(**self._typed(request))
-        return cast("ChatCompletion", completion).model_dump()
-
-    async def _create_async(self, client: AsyncOpenAI, request: WireRequest) -> Json:
-        create = cast("Callable[..., Awaitable[ChatCompletion]]", client.chat.completions.create)
-        completion = None
-        with translated(client):
-            completion = await create(**self._typed(request))
-        return cast("ChatCompletion", completion).model_dump()
 
     def _typed(self, request: WireRequest) -> dict[str, Any]:
         """Keyword arguments for `create`: what it doesn't know goes into `extra_body`."""
-        known = inspect.signature(inspect.unwrap(Completions.create)).parameters
         messages = [m if isinstance(m, dict) else wire_message(m) for m in request.messages or ()]
         fields = dict(request.fields)
         if request.stream:
             fields.setdefault("stream_options", {"include_usage": True})
-        unknown = {name: fields.pop(name) for name in list(fields) if name not in known}
+        unknown = {name: fields.pop(name) for name in list(fields) if name not in _BODY_FIELDS}
         return {"messages": messages, **fields, **({"extra_body": unknown} if unknown else {})}
 
 
 class translated:
-    """
-    Turns the `openai` client's exceptions into ours.
+    """Turns the `openai` client's exceptions into ours."""
 
-    With `follow`, a redirect within the origin ends the block quietly, its target in `redirect`.
-    """
-
-    def __init__(self, client: OpenAI | AsyncOpenAI, *, follow: bool = False) -> None:
+    def __init__(self, client: OpenAI | AsyncOpenAI) -> None:
         self._base_url = str(client.base_url)
-        self._follow = follow
-        self.redirect = ""
 
-    def __enter__(self) -> translated:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # `from None`: a traceback would print the client's exceptions, and those hold headers and bodies.
         if isinstance(error, openai.APIStatusError):
-            if (
-                self._follow
-                and error.status_code in (307, 308)
-                and (target := self._same_origin_target(error)) is not None
-            ):
-                self.redirect = target
-                return True
-            raise _status_error(error, self._base_url) from error
+            raise _status_error(error, self._base_url) from None
         if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
             message = f"{self._base_url} did not answer in time. Raise timeout= if the model is just slow."
-            raise EndpointError(message, retryable=True) from error
+            raise EndpointError(message, retryable=True) from None
         if isinstance(error, openai.APIConnectionError | httpx2.TransportError):
-            raise _connection_error(error, self._base_url) from error
+            message = f"{self._base_url} can't be reached ({_root_of(error)}). Is the server running?"
+            raise EndpointError(message, retryable=True) from None
         if isinstance(error, openai.OpenAIError):
-            raise EndpointError(redact(f"the openai client refused the request: {error}")) from error
+            raise EndpointError(f"the openai client refused the request: {error}") from None
+
+
+class redirectable(translated):
+    """As `translated`; but a redirect within the origin ends the block quietly, its target in `target`."""
+
+    target = ""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if isinstance(error, openai.APIStatusError) and error.status_code in _REDIRECTS:
+            self.target = _same_origin_target(error) or ""
+            if self.target:
+                return True
+        super().__exit__(kind, error, trace)
         return False
 
-    def _same_origin_target(self, error: openai.APIStatusError) -> str | None:
-        source, location = str(error.request.url), error.response.headers.get("location", "")
-        target = urljoin(source, location)
-        return target if location and _origin(target) == _origin(source) else None
+
+@contextmanager
+def saying_retired(client: OpenAI | AsyncOpenAI) -> Generator[None]:
+    """
+    Say of any failure on Meta's retired host that it was retired.
+
+    :param client: Its base URL tells the host.
+    :returns: A context manager.
+    """
+    try:
+        yield
+    except EndpointError as error:
+        if not is_retired_host(str(client.base_url)):
+            raise
+        raise RetiredEndpointError(
+            f"{error} {retired_text()}", status=error.status, body=error.body
+        ) from None
 
 
 def wire_message(message: ChatMessage) -> Json:
@@ -351,13 +396,10 @@ def wire_message(message: ChatMessage) -> Json:
 
 def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
     response, status = error.response, error.status_code
-    body = redact(response.text[:_BODY_SHOWN])
-    if is_retired_host(base_url):
-        said = f"{base_url} answered {status}. {retired_text()}"
-        return RetiredEndpointError(said, status=status, body=body)
+    body = response.text
     if 300 <= status < 400:
-        target = redact(urljoin(str(error.request.url), response.headers.get("location", "")))
-        said = f"{base_url} redirects to {target}, another origin; the conversation was not sent there. "
+        target = urljoin(str(error.request.url), response.headers.get("location", ""))
+        said = f"{base_url} redirects to {target}; the conversation was not sent there. "
         return EndpointError(
             f"{said}If that is where it should go, make it the api_base_url.", status=status, body=body
         )
@@ -367,7 +409,7 @@ def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
         404: " Is the base URL complete? Most servers want it to end in /v1. Is the model's name right?",
     }
     return EndpointError(
-        redact(f"{base_url} answered {status}: {said}{cures.get(status, '')}"),
+        f"{base_url} answered {status}: {said[:_SAID_SHOWN]}{cures.get(status, '')}",
         status=status,
         body=body,
         retryable=is_retryable(status, body),
@@ -382,18 +424,26 @@ def _said_in(error: openai.APIStatusError) -> str | None:
         return None
 
 
-def _connection_error(error: Exception, base_url: str) -> EndpointError:
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    reason = redact(str(cause) or type(cause).__name__)
-    if is_retired_host(base_url):
-        return RetiredEndpointError(f"{base_url} can't be reached ({reason}). {retired_text()}")
-    return EndpointError(f"{base_url} can't be reached ({reason}). Is the server running?", retryable=True)
+def _root_of(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
+
+
+def _same_origin_target(error: openai.APIStatusError) -> str | None:
+    source, location = str(error.request.url), error.response.headers.get("location", "")
+    target = urljoin(source, location)
+    return target if location and _origin(target) == _origin(source) else None
+
+
+def _is_event_stream(response: httpx2.Response) -> bool:
+    """Whether the answer is a stream, and not an error or a whole reply as JSON, or a page."""
+    kind = response.headers.get("content-type", "").lower()
+    return "json" not in kind and "html" not in kind
 
 
 def _too_many_redirects(url: str) -> EndpointError:
-    return EndpointError(f"more than {_MAX_REDIRECTS} redirects, the last to {redact(url)}")
+    return EndpointError(f"more than {_MAX_REDIRECTS} redirects, the last to {url}")
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -408,6 +458,8 @@ def _url_of(client: OpenAI | AsyncOpenAI, path: str) -> str:
 
 def _deltas(payloads: Iterator[bytes], assembler: ReplyAssembler) -> Iterator[Delta]:
     for payload in payloads:
+        if assembler.done:
+            return
         if (delta := assembler.feed(payload)) is not None:
             yield delta
 

@@ -19,6 +19,7 @@ from haystack.utils.callable_serialization import (
 )
 
 from llama_agent.errors import ConfigurationError
+from llama_agent.tool_names import check_tool_names
 from llama_agent.tooling.schema import NAME_PATTERN, BoundArguments, Signature, signature_of
 
 P = ParamSpec("P")
@@ -320,10 +321,7 @@ def as_tools(tools: object) -> list[Tool | Toolset] | Toolset | None:
         return tools
     given = cast("Iterable[object]", tools if isinstance(tools, list | tuple) else [tools])
     flat = list(_flatten(given))
-    names = [item.name for item in flat if isinstance(item, Tool)]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigurationError(f"two tools are named '{name}': rename one with @tool(name=...)")
+    check_tool_names(flat)
     return flat
 
 

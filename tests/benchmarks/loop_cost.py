@@ -1,8 +1,9 @@
 """
-What a step of our loop costs, as a ratio to a bare `openai` loop: `python -m tests.benchmarks.loop_cost [rounds]`.
+What a step of our loop costs, as a ratio to a bare `openai` loop.
 
-Client CPU time (user + system, all threads of the process) of a 10-step run, sync, against a loopback endpoint in a
-process of its own; the two loops take turns, medians are printed. Nothing is asserted about time.
+Run: `python -m tests.benchmarks.loop_cost [rounds]`. Client CPU time (user + system, all threads of the process) of
+a 10-step run, sync, against a loopback endpoint in a process of its own; the two loops take turns, medians are
+printed. Nothing is asserted about time.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def bare_openai(client: OpenAI, tools: list[Any]) -> str:
     """The loop that everybody writes first."""
     messages: list[Any] = [{"role": "user", "content": "count"}]
     while True:
-        message = client.chat.completions.create(model="test-model", messages=messages, tools=tools).choices[0].message
+        completion = client.chat.completions.create(model="test-model", messages=messages, tools=tools)
+        message = completion.choices[0].message
         messages.append(message)
         if not message.tool_calls:
             return message.content or ""
@@ -76,7 +78,10 @@ def main() -> None:
         assert server.stdout is not None and server.stdin is not None
         url = server.stdout.readline().strip()
         generator = MetaLlamaChatGenerator(api_base_url=url, model="test-model")
-        with Agent(chat_generator=generator, tools=[add]) as agent, OpenAI(base_url=url, api_key="none") as client:
+        with (
+            Agent(chat_generator=generator, tools=[add]) as agent,
+            OpenAI(base_url=url, api_key="none") as client,
+        ):
             from llama_agent.model.modes import definition_of
 
             definitions = [definition_of(tool) for tool in agent.tools]
