@@ -11,8 +11,8 @@ import llama_agent
 NAMES = """
 Agent Approval ApprovalRequested ConfigurationError EndpointError Event FunctionTool LlamaAgentError
 MetaLlamaChatGenerator ModelReplied ModelRequested Refused RetiredEndpointError RetryScheduled RunFinished
-RunInterrupted RunResult RunStarted StopReason TextDelta ToolFailedError ToolFinished ToolHints ToolStarted Usage
-tool
+RunInterrupted RunResult RunStarted StopReason TextDelta ToolFailedError ToolFinished ToolHints ToolStarted
+Usage tool
 """.split()
 
 

@@ -75,7 +75,7 @@ def test_the_same_question_elsewhere(command: str) -> None:
 
 
 def test_the_main_job_runs_on_the_embedded_model() -> None:
-    # What comes before the last `&&` makes the environment that this test runs in; .ci/run pastes the whole line.
+    # What comes before the last `&&` makes the environment; .ci/run pastes the whole line.
     command = COMMANDS[0].rpartition("&& .venv/bin/")[2]
     done = in_a_shell(command)
     assert done.returncode == 0, done.stderr

@@ -144,11 +144,9 @@ class EventDecoder:
         """
         The stream is over.
 
-        :returns: The last payload, when the server didn't end it with a blank line, but sent the whole of it.
+        :returns: The last payload, when the server didn't end it with a blank line. It may be cut.
         """
-        for payload in self.feed(b"\n\n"):
-            if payload.strip() == _DONE or _is_json(payload):
-                yield payload
+        yield from self.feed(b"\n\n")
 
 
 class ReplyAssembler:
@@ -163,16 +161,19 @@ class ReplyAssembler:
         self._by_index: dict[int, int] = {}
         self._repeating: set[int] = set()
 
-    def feed(self, payload: bytes) -> Delta | None:
+    def feed(self, payload: bytes, *, may_be_cut: bool = False) -> Delta | None:
         """
         Take one event.
 
         :param payload: The event's data.
+        :param may_be_cut: Pass over data that isn't whole: the stream ended in its midst; `finish` says so.
         :returns: What it added; None when it added nothing.
         :raises EndpointError: It isn't JSON, or it carries an error.
         """
         if payload.strip() == _DONE:
             self.done = True
+            return None
+        if may_be_cut and not _is_json(payload):
             return None
         return self.add(parse_object(payload))
 

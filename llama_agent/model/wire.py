@@ -219,7 +219,7 @@ class Transport:
                     yield from _deltas(decoder.feed(piece), assembler)
                     if assembler.done:
                         return
-                yield from _deltas(decoder.end(), assembler)
+                yield from _deltas(decoder.end(), assembler, may_be_cut=True)
 
     async def stream_async(
         self, client: AsyncOpenAI, request: WireRequest, assembler: ReplyAssembler
@@ -245,7 +245,7 @@ class Transport:
                         yield delta
                     if assembler.done:
                         return
-                for delta in _deltas(decoder.end(), assembler):
+                for delta in _deltas(decoder.end(), assembler, may_be_cut=True):
                     yield delta
 
     def _send_json(self, client: OpenAI, request: WireRequest) -> Json:
@@ -456,11 +456,13 @@ def _url_of(client: OpenAI | AsyncOpenAI, path: str) -> str:
     return str(client.base_url.copy_with(raw_path=path[1:].encode())) if path.startswith("//") else path
 
 
-def _deltas(payloads: Iterator[bytes], assembler: ReplyAssembler) -> Iterator[Delta]:
+def _deltas(
+    payloads: Iterator[bytes], assembler: ReplyAssembler, *, may_be_cut: bool = False
+) -> Iterator[Delta]:
     for payload in payloads:
         if assembler.done:
             return
-        if (delta := assembler.feed(payload)) is not None:
+        if (delta := assembler.feed(payload, may_be_cut=may_be_cut)) is not None:
             yield delta
 
 

@@ -1,9 +1,9 @@
 """
 What a step of our loop costs, as a ratio to a bare `openai` loop.
 
-Run: `python -m tests.benchmarks.loop_cost [rounds]`. Client CPU time (user + system, all threads of the process) of
-a 10-step run, sync, against a loopback endpoint in a process of its own; the two loops take turns, medians are
-printed. Nothing is asserted about time.
+Run: `python -m tests.benchmarks.loop_cost [rounds]`. Client CPU time (user + system, all threads)
+of a 10-step run, sync, against a loopback endpoint in a process of its own; the two loops take turns, medians
+are printed. Nothing is asserted about time.
 """
 
 from __future__ import annotations
