@@ -11,6 +11,7 @@ from haystack import component
 from haystack.components.agents import Agent as HaystackAgent
 from haystack.components.agents.state.state import State
 from haystack.components.generators.chat.types import ChatGenerator
+from haystack.core.serialization import allow_deserialization_module
 from haystack.dataclasses import ChatMessage, ChatRole, StreamingCallbackT, select_streaming_callback
 from haystack.hooks.protocol import Hook, HookPoint
 from haystack.tools import ToolsType, flatten_tools_or_toolsets, warm_up_tools, warm_up_tools_async
@@ -29,6 +30,9 @@ from llama_agent.tool_names import check_tool_names
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.execution import Execution
 from llama_agent.tooling.tool import as_tools
+
+# What `to_dict` names here may be loaded again: nothing else of this package, and no user's functions.
+allow_deserialization_module(__name__)
 
 Messages: TypeAlias = str | list[ChatMessage]
 

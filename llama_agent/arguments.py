@@ -57,6 +57,8 @@ def problems_of(error: ValidationError, accepted: Iterable[str]) -> list[str]:
         match problem["type"]:
             case "missing" | "missing_argument":
                 lines.append(f"{place}: required, but missing")
+            case "extra_forbidden" if len(problem["loc"]) > 1:
+                lines.append(f"{place}: not a key of this object")
             case "extra_forbidden":
                 near = f"; did you mean {suggestion}" if (suggestion := nearest(place, names)) else ""
                 lines.append(f"{place}: not a parameter{near}. Accepted: {', '.join(names) or 'none'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from haystack.dataclasses import ChatMessage, StreamingCallbackT
 from haystack.hooks.protocol import Hook, HookPoint
 from haystack.tracing.tracer import Span, tracer
 
-from llama_agent.errors import ConfigurationError, LlamaAgentError, RunInterrupted
+from llama_agent.errors import ConfigurationError, RunInterrupted
 from llama_agent.events import (
     EventSink,
     ModelReplied,
@@ -87,7 +87,8 @@ class Performer:
                     answer = cast("Any", self.settings.generator).run(**self._inputs(effect))
                     return asked.take(answer)
             case CallTools():
-                return self.settings.execution.run(self._batch(effect))
+                with self._kept(self._batch(effect)) as batch:
+                    return self.settings.execution.run(batch)
             case RunHooks(point):
                 if point in self.settings.hooks:
                     run_hooks(self.settings.hooks, point, self.run.state)
@@ -109,7 +110,8 @@ class Performer:
                         return asked.take(await generator.run_async(**inputs))
                     return asked.take(await asyncio.to_thread(generator.run, **inputs))
             case CallTools():
-                return await self.settings.execution.run_async(self._batch(effect))
+                with self._kept(self._batch(effect)) as batch:
+                    return await self.settings.execution.run_async(batch)
             case RunHooks(point):
                 if point in self.settings.hooks:
                     await run_hooks_async(self.settings.hooks, point, self.run.state)
@@ -133,8 +135,10 @@ class Performer:
                 raise
             except KeyboardInterrupt as error:
                 raise RunInterrupted(self.result("interrupted")) from error
-            except LlamaAgentError as error:
-                error.result = self.result("failed")
+            except Exception as error:
+                # Also a foreign generator's or a hook's: nothing that was done is lost.
+                with suppress(AttributeError):
+                    error.result = self.result("failed")  # type: ignore[attr-defined]
                 raise
             opened.set_tag("haystack.agent.steps_taken", self.run.step_count)
 
@@ -172,6 +176,15 @@ class Performer:
             raise_on_failure=settings.raise_on_failure,
             approval=settings.approval,
         )
+
+    @contextmanager
+    def _kept(self, batch: Batch) -> Generator[Batch]:
+        """When a batch is broken off, what had finished is kept, and each call has its answer."""
+        try:
+            yield batch
+        except BaseException:
+            self.run.record_results(batch.messages())
+            raise
 
     @contextmanager
     def _asked(self, effect: CallModel) -> Generator[_Answer]:

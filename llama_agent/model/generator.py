@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from haystack import component, default_from_dict, default_to_dict
 from haystack.components.generators.chat.openai import OpenAIChatGenerator
+from haystack.core.serialization import allow_deserialization_module
 from haystack.dataclasses import (
     ChatMessage,
     ComponentInfo,
@@ -42,6 +43,9 @@ from llama_agent.model.small_model import small_model
 from llama_agent.model.streams import Json, Reply, ReplyAssembler
 from llama_agent.model.wire import LIST_MODELS, MessageEncoder, Transport
 from llama_agent.tool_names import check_tool_names
+
+# What `to_dict` names here may be loaded again: nothing else of this package, and no user's functions.
+allow_deserialization_module(__name__)
 
 T = TypeVar("T")
 

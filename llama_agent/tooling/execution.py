@@ -14,11 +14,11 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Annotated, Any, TypeAlias, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from haystack.components.agents.state.state import State
 from haystack.dataclasses import ChatMessage, StreamingChunk, ToolCall
@@ -46,9 +46,12 @@ from llama_agent.tooling.tool import (
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 # What a tool may end with that is its own failure and not the run's. SystemExit: a tool that calls a
 # command-line program's main() must not end a run of hours.
-_TOOL_FAILURES = (Exception, SystemExit)
+TOOL_FAILURES = (Exception, SystemExit)
+_CANCEL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Batch:
     :param pass_callback_on: Whether tools with a `streaming_callback` parameter get it.
     :param raise_on_failure: Whether a failure raises instead of going to the model.
     :param approval: Who is asked before calls run.
+    :param finished: Filled as calls end: tool messages by the call's place; holds them also when the batch
+        is broken off.
     """
 
     calls: Sequence[ToolCall]
@@ -74,19 +79,26 @@ class Batch:
     pass_callback_on: bool = False
     raise_on_failure: bool = False
     approval: Approval | None = None
+    finished: dict[int, ChatMessage] = field(default_factory=dict[int, ChatMessage])
+
+    def messages(self) -> list[ChatMessage]:
+        """
+        One tool message per call, in the calls' order, though not all have finished.
+
+        :returns: The messages; those of unfinished calls say so, so that the history stays whole.
+        """
+        return [self.finished.get(place) or _unfinished(call) for place, call in enumerate(self.calls)]
 
 
 @dataclass
 class _Job:
-    """One call of a batch. `verdict` is set when it is refused before it starts."""
+    """One call of a batch. `after`: places of those it waits for; `verdict`: why it doesn't run at all."""
 
+    place: int
     call: ToolCall
     tool: Tool | None
     after: list[int] = field(default_factory=list[int])
     verdict: str | None = None
-
-
-Outcome: TypeAlias = ChatMessage | ToolFailedError
 
 
 class Execution:
@@ -103,7 +115,7 @@ class Execution:
 
     def run(self, batch: Batch) -> list[ChatMessage]:
         """
-        Perform a batch; sync tools of a single call run on the caller's thread.
+        Perform a batch; calls that can't run beside each other run on the caller's thread.
 
         :param batch: The calls.
         :returns: One tool message per call, in the calls' order.
@@ -113,23 +125,16 @@ class Execution:
         for job in jobs:
             if _needs_approval(batch, job):
                 answer = cast("Approval", batch.approval).ask(job.call, cast("Tool", job.tool))
-                if inspect.isawaitable(answer):
-                    answer = self._await(_result_of(answer))
-                _record_verdict(job, answer)
-        work = (
-            self._pooled(batch, jobs)
-            if _may_overlap(batch, jobs)
-            else (self._perform(batch, j) for j in jobs)
-        )
-        messages: list[ChatMessage] = []
-        for outcome in work:
-            message = _message_of(outcome)
-            if (callback := batch.streaming_callback) is not None:
-                callback(_result_chunk(message, len(messages)))
-            messages.append(message)
+                _record_verdict(job, self._await(answer) if inspect.isawaitable(answer) else answer)
+        told = 0
+        for _ in self._in_threads(batch, jobs) if _may_overlap(batch, jobs) else self._in_turn(batch, jobs):
+            # Results are told in the calls' order, each as soon as those before it are there.
+            while batch.streaming_callback is not None and told in batch.finished:
+                batch.streaming_callback(_result_chunk(batch.finished[told], told))
+                told += 1
         if batch.streaming_callback is not None:
             batch.streaming_callback(_last_chunk())
-        return messages
+        return batch.messages()
 
     async def run_async(self, batch: Batch) -> list[ChatMessage]:
         """
@@ -143,28 +148,27 @@ class Execution:
         for job in jobs:
             if _needs_approval(batch, job):
                 answer = cast("Approval", batch.approval).ask(job.call, cast("Tool", job.tool))
-                _record_verdict(job, await _result_of(answer) if inspect.isawaitable(answer) else answer)
+                _record_verdict(job, await answer if inspect.isawaitable(answer) else answer)
         gate = asyncio.Semaphore(batch.limit)
-        tasks: list[asyncio.Task[Outcome]] = []
+        tasks: list[asyncio.Task[None]] = []
 
-        async def perform(job: _Job) -> Outcome:
-            await asyncio.wait([tasks[i] for i in job.after]) if job.after else None
+        async def perform(job: _Job) -> None:
+            if job.after:
+                await asyncio.wait([tasks[place] for place in job.after])
             async with gate:
-                return await self._perform_async(batch, job)
+                await self._perform_async(batch, job)
 
-        tasks.extend(asyncio.ensure_future(perform(job)) for job in jobs)
-        messages: list[ChatMessage] = []
+        tasks.extend(asyncio.create_task(perform(job)) for job in jobs)
         try:
-            for task in tasks:
-                message = _message_of(await task)
-                await _send(batch.streaming_callback, _result_chunk(message, len(messages)))
-                messages.append(message)
+            for place, task in enumerate(tasks):
+                # Not `await task`: a tool that swallows its cancellation would swallow the run's.
+                await asyncio.wait([task])
+                task.result()
+                await _send(batch.streaming_callback, _result_chunk(batch.finished[place], place))
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
         await _send(batch.streaming_callback, _last_chunk())
-        return messages
+        return batch.messages()
 
     def close(self) -> None:
         """End the thread that async tools of sync runs use. A later run starts another."""
@@ -173,53 +177,52 @@ class Execution:
         if thread is not None:
             thread.stop()
 
-    def _pooled(self, batch: Batch, jobs: list[_Job]) -> Sequence[Outcome]:
-        # A job waits for those before it that it depends on. The pool takes jobs in order, so what one waits
-        # for has always been taken already: no deadlock, however small the pool.
-        pool = ThreadPoolExecutor(min(batch.limit, len(jobs)), thread_name_prefix="llama-agent-tool")
-        futures: list[Future[Outcome]] = []
+    def _in_turn(self, batch: Batch, jobs: Sequence[_Job]) -> Iterator[None]:
+        for job in jobs:
+            self._perform(batch, job)
+            yield
 
-        def perform(job: _Job) -> Outcome:
-            for i in job.after:
-                futures[i].exception()
-            return self._perform(batch, job)
+    def _in_threads(self, batch: Batch, jobs: Sequence[_Job]) -> Iterator[None]:
+        """Start each job in a thread once those it waits for have ended; yields whenever some have."""
+        waiting = list(jobs)
+        running: dict[Future[None], _Job] = {}
+        ended: set[int] = set()
+        while waiting or running:
+            for job in [job for job in waiting if ended.issuperset(job.after)][: batch.limit - len(running)]:
+                waiting.remove(job)
+                running[_in_thread(self._perform, batch, job)] = job
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                ended.add(running.pop(future).place)
+                future.result()
+            yield
 
-        try:
-            for job in jobs:
-                futures.append(pool.submit(contextvars.copy_context().run, perform, job))
-            return [future.result() for future in futures]
-        finally:
-            # Not waiting: on Ctrl-C a tool that hangs would hold the caller.
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _perform(self, batch: Batch, job: _Job) -> Outcome:
+    def _perform(self, batch: Batch, job: _Job) -> None:
         with _Watched(batch, job) as watched:
             if (prepared := watched.prepare()) is not None:
-                tool, arguments = prepared
-                watched.returned(self._call(tool, arguments))
-        return watched.outcome()
+                watched.returned(self._call(*prepared))
+        watched.conclude()
 
-    async def _perform_async(self, batch: Batch, job: _Job) -> Outcome:
+    async def _perform_async(self, batch: Batch, job: _Job) -> None:
         with _Watched(batch, job) as watched:
             if (prepared := watched.prepare()) is not None:
-                tool, arguments = prepared
-                watched.returned(await _call_async(tool, arguments))
-        return watched.outcome()
+                watched.returned(await _call_async(*prepared))
+        watched.conclude()
 
     def _call(self, tool: Tool, arguments: BoundArguments) -> Any:
         function, _ = functions_of(tool)
         if function is None:
             return self._await(_call_async(tool, arguments))
-        if is_function_tool(tool):
-            return function(*arguments.positional, **arguments.keyword)
-        return tool.invoke(**arguments.keyword)
+        if not is_function_tool(tool):
+            return tool.invoke(**arguments.keyword)
+        value = function(*arguments.positional, **arguments.keyword)
+        return self._await(value) if inspect.isawaitable(value) else value
 
-    def _await(self, coroutine: Awaitable[Any]) -> Any:
+    def _await(self, awaitable: Awaitable[Any]) -> Any:
         with self._lock:
             if self._loop_thread is None:
                 self._loop_thread = _LoopThread()
             thread = self._loop_thread
-        return thread.run(_result_of(coroutine))
+        return thread.run(awaitable)
 
 
 class _Watched:
@@ -229,6 +232,7 @@ class _Watched:
         self._batch = batch
         self._job = job
         self._message: ChatMessage | None = None
+        self._error: BaseException | None = None
         self._traceback: str | None = None
 
     def __enter__(self) -> _Watched:
@@ -269,8 +273,9 @@ class _Watched:
         self._message = ChatMessage.from_tool(content_of(tool, value), origin=self._job.call)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        caught = isinstance(error, _TOOL_FAILURES) or _tool_cancelled_itself(error)
+        caught = isinstance(error, TOOL_FAILURES) or _tool_cancelled_itself(error)
         if error is not None and caught:
+            self._error = error
             self._traceback = redact("".join(traceback.format_exception(error)))
             text = (
                 str(error)
@@ -295,13 +300,13 @@ class _Watched:
         )
         return caught
 
-    def outcome(self) -> Outcome:
-        """The message for the model, or the exception for the caller who asked for exceptions."""
+    def conclude(self) -> None:
+        """Hand the message over; raise for the caller who asked for exceptions."""
         message = cast("ChatMessage", self._message)
+        self._batch.finished[self._job.place] = message
         result = message.tool_call_results[0]
         if result.error and self._batch.raise_on_failure:
-            return ToolFailedError(str(result.result), tool_name=self._job.call.tool_name)
-        return message
+            raise ToolFailedError(str(result.result), tool_name=self._job.call.tool_name) from self._error
 
     def _failed(self, text: str) -> None:
         logger.info("tool call failed: %s", redact(text))
@@ -318,20 +323,17 @@ class _LoopThread:
         )
         self._thread.start()
 
-    def run(self, coroutine: Any) -> Any:
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        future = asyncio.run_coroutine_threadsafe(_captured(awaitable), self._loop)
         try:
-            return future.result()
+            return future.result().value()
         except BaseException:
             future.cancel()
             raise
 
     def stop(self) -> None:
         async def cancel_all() -> None:
-            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
 
         self.run(cancel_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -339,12 +341,61 @@ class _LoopThread:
         self._loop.close()
 
 
+@dataclass(frozen=True)
+class _Captured:
+    """A return value or an exception: StopIteration and SystemExit can't pass through a future."""
+
+    returned: Any = None
+    raised: BaseException | None = None
+
+    def value(self) -> Any:
+        if self.raised is not None:
+            raise self.raised
+        return self.returned
+
+
+async def _captured(awaitable: Awaitable[Any]) -> _Captured:
+    try:
+        return _Captured(await awaitable)
+    except TOOL_FAILURES as error:
+        return _Captured(raised=error)
+
+
+def _in_thread(function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """Run in a daemon thread, with the caller's context variables: a hanging tool can't hold the program."""
+    future: Future[T] = Future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            future.set_result(context.run(function, *arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="llama-agent-tool", daemon=True).start()
+    return future
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel what still runs. A tool that swallows its cancellation is left behind after a moment."""
+    unfinished = [task for task in tasks if not task.done()]
+    for task in unfinished:
+        task.cancel()
+    if unfinished:
+        _, stubborn = await asyncio.wait(unfinished, timeout=_CANCEL_SECONDS)
+        for task in stubborn:
+            logger.warning("a tool did not end when it was cancelled: %s", task.get_name())
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()  # seen: else asyncio complains of it
+
+
 def _plan(batch: Batch) -> list[_Job]:
     """Which call waits for which: those that could get in each other's way keep the model's order."""
-    jobs = [_Job(call, batch.tools.get(call.tool_name)) for call in batch.calls]
+    jobs = [_Job(i, call, batch.tools.get(call.tool_name)) for i, call in enumerate(batch.calls)]
     claims = [_Claims.of(job) for job in jobs]
     for j, claim in enumerate(claims):
-        jobs[j].after = [i for i in range(j) if claim.conflicts_with(claims[i])]
+        jobs[j].after = [i for i in range(j) if batch.limit == 1 or claim.conflicts_with(claims[i])]
     return jobs
 
 
@@ -477,16 +528,22 @@ def _is_state(kind: Any) -> bool:
 
 
 async def _call_async(tool: Tool, arguments: BoundArguments) -> Any:
-    if not is_function_tool(tool):
-        return await tool.invoke_async(**arguments.keyword)
     function, async_function = functions_of(tool)
+    if not is_function_tool(tool):
+        if async_function is not None:
+            return await tool.invoke_async(**arguments.keyword)
+        function = tool.invoke
     if async_function is not None:
         return await async_function(*arguments.positional, **arguments.keyword)
-    return await asyncio.to_thread(cast("Any", function), *arguments.positional, **arguments.keyword)
 
+    def call() -> _Captured:
+        try:
+            return _Captured(cast("Any", function)(*arguments.positional, **arguments.keyword))
+        except TOOL_FAILURES as error:
+            return _Captured(raised=error)
 
-async def _result_of(awaitable: Awaitable[Any]) -> Any:
-    return await awaitable
+    value = (await asyncio.wrap_future(_in_thread(call))).value()
+    return await value if inspect.isawaitable(value) else value
 
 
 def _tool_cancelled_itself(error: BaseException | None) -> bool:
@@ -500,10 +557,9 @@ def _tool_cancelled_itself(error: BaseException | None) -> bool:
     return task is not None and not task.cancelling()
 
 
-def _message_of(outcome: Outcome) -> ChatMessage:
-    if isinstance(outcome, ToolFailedError):
-        raise outcome
-    return outcome
+def _unfinished(call: ToolCall) -> ChatMessage:
+    text = f"Tool '{call.tool_name}' did not finish: the run was broken off."
+    return ChatMessage.from_tool(text, origin=call, error=True)
 
 
 def _result_chunk(message: ChatMessage, index: int) -> StreamingChunk:

@@ -99,17 +99,14 @@ def signature_of(function: Callable[..., Any], *, hidden: frozenset[str] = froze
         # Fields have names of their own: a parameter may be called `schema`, `_x` or `model_config`.
         field = f"argument_{len(names)}"
         names[field] = parameter.name
-        fields[field] = (hints[parameter.name], _field(parameter, texts.get(parameter.name)))
-    try:
-        model = create_model(
-            "Arguments", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=False), **fields
+        fields[field] = (
+            hints[parameter.name],
+            _field(parameter, hints[parameter.name], texts.get(parameter.name)),
         )
-        parameters = model.model_json_schema(by_alias=True, schema_generator=_JsonSchema)
+    try:
+        model, parameters = _model_of(fields)
     except PydanticUserError as error:
-        raise ConfigurationError(
-            f"{_where(function)}: a parameter's type has no JSON schema ({error.message.splitlines()[0]}). "
-            "Use JSON types, dataclasses, TypedDicts or pydantic models."
-        ) from error
+        raise ConfigurationError(_no_schema_text(function, names, fields, error)) from error
     return Signature(
         description=_description(documentation),
         parameters=cast("dict[str, Any]", _without_titles(parameters)),
@@ -124,12 +121,44 @@ class _JsonSchema(GenerateJsonSchema):
     ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}  # noqa: RUF012 - pydantic's declaration
 
 
+def _model_of(fields: Mapping[str, Any]) -> tuple[type[BaseModel], dict[str, Any]]:
+    settings = ConfigDict(extra="forbid")
+    model = create_model("Arguments", __config__=settings, **cast("dict[str, Any]", fields))
+    return model, model.model_json_schema(by_alias=True, schema_generator=_JsonSchema)
+
+
+def _no_schema_text(
+    function: Callable[..., Any],
+    names: Mapping[str, str],
+    fields: Mapping[str, Any],
+    error: PydanticUserError,
+) -> str:
+    culprit = ""
+    for field, name in names.items():
+        try:
+            _model_of({field: fields[field]})
+        except PydanticUserError as cause:
+            culprit, error = f" '{name}'", cause
+            break
+    return (
+        f"{_where(function)}: the type of parameter{culprit} has no JSON schema "
+        f"({error.message.splitlines()[0]}). Use JSON types, dataclasses, TypedDicts or pydantic models."
+    )
+
+
 def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     target = function if inspect.isroutine(function) else type(function).__call__
     try:
         return get_type_hints(target, include_extras=True)
-    except (NameError, TypeError) as error:
-        raise ConfigurationError(f"{_where(function)}: a type hint can't be resolved ({error}).") from error
+    except (NameError, TypeError, AttributeError) as error:
+        missing = getattr(error, "name", None)
+        texts = {name: str(hint) for name, hint in getattr(target, "__annotations__", {}).items()}
+        culprits = [name for name, text in texts.items() if missing and missing in text] or list(texts)
+        shown = ", ".join(f"'{name}'" for name in culprits)
+        raise ConfigurationError(
+            f"{_where(function)}: the type hint of parameter {shown} can't be resolved ({error}). "
+            "Import its type at the top of the module, not only for type checking."
+        ) from error
 
 
 def _check_parameter(
@@ -140,6 +169,11 @@ def _check_parameter(
             f"{_where(function)}: '{parameter}' can't be described to a model. "
             "Give the tool named parameters, or wrap it in a function that has them."
         )
+    if parameter.name in ("self", "cls") and parameter.name not in hints:
+        raise ConfigurationError(
+            f"{_where(function)}: a method has to be taken from an instance: "
+            "pass thing.method, not Class.method."
+        )
     if parameter.name not in hints:
         raise ConfigurationError(
             f"{_where(function)}: parameter '{parameter.name}' has no type hint. "
@@ -147,20 +181,20 @@ def _check_parameter(
         )
 
 
-def _field(parameter: inspect.Parameter, text: str | None) -> Any:
+def _field(parameter: inspect.Parameter, hint: Any, text: str | None) -> Any:
     """
     A pydantic field under the parameter's own name. `Annotated[..., Field(description=)]` wins over `text`.
     """
     settings: dict[str, Any] = {"alias": parameter.name}
-    if text and not _described(parameter):
+    if text and not _described(hint):
         settings["description"] = text
     if parameter.default is not inspect.Parameter.empty:
         settings["default"] = parameter.default
     return Field(**settings)
 
 
-def _described(parameter: inspect.Parameter) -> bool:
-    metadata = getattr(parameter.annotation, "__metadata__", ())
+def _described(hint: Any) -> bool:
+    metadata = getattr(hint, "__metadata__", ())
     return any(getattr(item, "description", None) for item in metadata)
 
 

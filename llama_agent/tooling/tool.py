@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from haystack.core.errors import SerializationError
-from haystack.core.serialization import generate_qualified_class_name
+from haystack.core.serialization import allow_deserialization_module, generate_qualified_class_name
 from haystack.tools.errors import ToolInvocationError
 from haystack.tools.tool import Tool
 from haystack.tools.toolset import Toolset
@@ -21,6 +21,9 @@ from haystack.utils.callable_serialization import (
 from llama_agent.errors import ConfigurationError
 from llama_agent.tool_names import check_tool_names
 from llama_agent.tooling.schema import NAME_PATTERN, BoundArguments, Signature, signature_of
+
+# What `to_dict` names here may be loaded again: nothing else of this package, and no user's functions.
+allow_deserialization_module(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -215,7 +218,7 @@ class _MethodTool:
         self.__doc__ = function.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+        self.name = name
 
     def __get__(self, instance: object | None, owner: type) -> Any:
         if instance is None:
@@ -294,9 +297,12 @@ def function_tool(
     :returns: The tool.
     :raises ConfigurationError: As in `tool`.
     """
+    default_name = getattr(function, "__name__", type(function).__name__)
+    if not inspect.isroutine(function):
+        # An object with `__call__`: as the bound method that it is, it is known for async, and whose it is.
+        function = MethodType(cast("Any", type(function)).__call__, function)
     signature = signature_of(function)
     is_async = inspect.iscoroutinefunction(function)
-    default_name = getattr(function, "__name__", type(function).__name__)
     return FunctionTool(
         name=name or default_name,
         description=signature.description if description is None else description,
@@ -321,7 +327,8 @@ def as_tools(tools: object) -> list[Tool | Toolset] | Toolset | None:
         return tools
     given = cast("Iterable[object]", tools if isinstance(tools, list | tuple) else [tools])
     flat = list(_flatten(given))
-    check_tool_names(flat)
+    # A toolset of another class may connect somewhere when it is read: those are checked in the run.
+    check_tool_names(t for item in flat for t in (item if type(item) is Toolset else [item]))
     return flat
 
 
@@ -331,6 +338,11 @@ def _flatten(items: Iterable[object]) -> Iterable[Tool | Toolset]:
             yield item
         elif isinstance(item, list | tuple):
             yield from _flatten(cast("Iterable[object]", item))
+        elif isinstance(item, _MethodTool):
+            raise ConfigurationError(
+                f"{item.name}: a method has to be taken from an instance: "
+                f"pass thing.{item.name}, not Class.{item.name}"
+            )
         elif callable(item) and not isinstance(item, type | ModuleType):
             yield function_tool(item)
         else:
