@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, Literal, Self, TypeAlias, cast
@@ -18,6 +19,7 @@ from haystack.tools import ToolsType, flatten_tools_or_toolsets, warm_up_tools, 
 from haystack.tools.tool import Tool
 from haystack.tools.toolset import Toolset
 
+from llama_agent.arguments import nearest
 from llama_agent.errors import ConfigurationError
 from llama_agent.events import EventSink, OnEvent
 from llama_agent.haystack_compat import render_prompt_messages
@@ -304,6 +306,19 @@ class Agent(HaystackAgent):
             raise ConfigurationError("there is nothing to do: give run() a text or messages")
         return conversation
 
+    def _check_names(self, values: dict[str, Any]) -> None:
+        builders = (self._system_chat_prompt_builder, self._user_chat_prompt_builder)
+        variables = {name for builder in builders if builder is not None for name in builder.variables}
+        known = [*self.resolved_state_schema, *variables, *inspect.signature(Agent.run).parameters]
+        for name in values:
+            if name not in known:
+                near = nearest(name, known)
+                hint = f" Did you mean '{near}'?" if near else ""
+                raise ConfigurationError(
+                    f"run() got '{name}', which is neither a parameter, nor a key of state_schema, nor "
+                    f"a variable of a prompt.{hint}"
+                )
+
     def _begin(
         self,
         conversation: list[ChatMessage],
@@ -314,6 +329,7 @@ class Agent(HaystackAgent):
         on_event: OnEvent | None,
         values: dict[str, Any],
     ) -> Performer:
+        self._check_names(values)
         selected = self._select_tools(offered)
         tools_now = _tools_on_offer(selected)
         names = [tool.name for tool in tools_now()]

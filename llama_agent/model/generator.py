@@ -37,6 +37,7 @@ from llama_agent.events import TextDelta, emit
 from llama_agent.model.clients import Clients
 from llama_agent.model.endpoints import PUBLISHED_BASE_URL, PUBLISHED_KEY_VARIABLE, PUBLISHED_MODEL, ToolMode
 from llama_agent.model.modes import Ask, Fetch, ModeFlow, ModelCall, constrained, native
+from llama_agent.model.published_package import warn_if_installed
 from llama_agent.model.replies import ChunkMaker, message_of
 from llama_agent.model.retry import RetryPolicy
 from llama_agent.model.small_model import small_model
@@ -114,6 +115,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         if max_retries is not None and max_retries < 0:
             raise ConfigurationError(f"max_retries must be 0 or more, not {max_retries}")
         check_tool_names(flatten_tools_or_toolsets(tools))
+        warn_if_installed()
         super(MetaLlamaChatGenerator, self).__init__(  # noqa: UP008 - @component re-creates the class
             api_key=cast("Secret", api_key),
             model=cast("str", model),
