@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,21 +13,47 @@ import pytest
 # Before Haystack is imported: it decides then.
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 
-_KEYS = (
-    "LLAMA_API_KEY",
-    "OPENAI_API_KEY",
-    "GROQ_API_KEY",
-    "TOGETHER_API_KEY",
-    "FIREWORKS_API_KEY",
-    "OPENROUTER_API_KEY",
-)
-_VARIABLES = (*_KEYS, "OPENAI_TIMEOUT", "OPENAI_MAX_RETRIES", "OPENAI_BASE_URL", "HF_ENDPOINT")
+from llama_agent import MetaLlamaChatGenerator
+from tests.endpoint import Endpoint
+
+_PREFIXES = ("LLAMA_", "OPENAI_", "HF_")
+_SUFFIXES = ("_API_KEY", "_PROXY")
+
+Maker = Callable[..., MetaLlamaChatGenerator]
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [*_VARIABLES, *(name for name in os.environ if name.startswith("LLAMA_AGENT_"))]:
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.startswith(_PREFIXES) or name.upper().endswith(_SUFFIXES):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    with Endpoint() as running:
+        yield running
+
+
+@pytest.fixture
+def make(endpoint: Endpoint) -> Iterator[Maker]:
+    """Makes generators for the endpoint, and closes them after the test."""
+    made: list[MetaLlamaChatGenerator] = []
+
+    def make(**settings: Any) -> MetaLlamaChatGenerator:
+        usual = {
+            "api_base_url": endpoint.url,
+            "model": "m",
+            "max_retries": 0,
+            # No certificates are loaded for each client: that would take most of these tests' time.
+            "http_client_kwargs": {"verify": False},
+        }
+        made.append(MetaLlamaChatGenerator(**{**usual, **settings}))
+        return made[-1]
+
+    yield make
+    for generator in made:
+        generator.close()
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,18 +42,6 @@ from tests.endpoint import Always, Drop, Endpoint, Raw, Reply, Status
 T = TypeVar("T")
 PATIENCE = 5.0
 """Seconds after which something that should have happened counts as never happening."""
-
-
-@pytest.fixture(autouse=True)
-def _no_telemetry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Haystack's pipelines phone home; tests don't."""
-    monkeypatch.setattr("haystack.telemetry._telemetry.telemetry", None)
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with Endpoint() as running:
-        yield running
 
 
 def generator(endpoint: Endpoint, **settings: Any) -> MetaLlamaChatGenerator:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,6 @@ from tests.endpoint import Endpoint, Reply
 PATIENCE = 10.0
 """Seconds after which something that should have happened counts as never happening."""
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with Endpoint() as running:
-        yield running
 
 
 def agent_on(endpoint: Endpoint, *tools: Any, **settings: Any) -> Agent:

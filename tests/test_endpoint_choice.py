@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib.machinery
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -36,13 +35,6 @@ KEYED_PRESETS = {
 }
 
 Maker = Callable[..., MetaLlamaChatGenerator]
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("LLAMA_", "OPENAI_")) or name.upper().endswith(("_API_KEY", "_PROXY")):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

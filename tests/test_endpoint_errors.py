@@ -1,11 +1,10 @@
 """What a user is told when the endpoint fails, and what never leaves: the conversation, and the keys."""
 
 import asyncio
-import os
 import re
 import socket
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -24,38 +23,9 @@ KEY = "sk-very-secret-0123456789"
 Maker = Callable[..., MetaLlamaChatGenerator]
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("LLAMA_", "OPENAI_")) or name.upper().endswith(("_API_KEY", "_PROXY")):
-            monkeypatch.delenv(name)
-
-
 @pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with Endpoint() as running:
-        yield running
-
-
-@pytest.fixture
-def make(endpoint: Endpoint) -> Iterator[Maker]:
-    made: list[MetaLlamaChatGenerator] = []
-
-    def make(**settings: Any) -> MetaLlamaChatGenerator:
-        settings = {
-            "api_base_url": endpoint.url,
-            "model": "m",
-            "max_retries": 0,
-            "api_key": Secret.from_token(KEY),
-            "http_client_kwargs": PLAIN_HTTP,
-            **settings,
-        }
-        made.append(MetaLlamaChatGenerator(**settings))
-        return made[-1]
-
-    yield make
-    for generator in made:
-        generator.close()
+def make(make: Maker) -> Maker:
+    return lambda **settings: make(**{"api_key": Secret.from_token(KEY), **settings})
 
 
 def ask(generator: MetaLlamaChatGenerator, *, way: str = "sync", stream: bool = False) -> ChatMessage:

@@ -4,10 +4,9 @@ import asyncio
 import gc
 import inspect
 import json
-import os
 import re
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from functools import wraps
@@ -60,39 +59,6 @@ ADD = Tool(
     },
     function=add,
 )
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("LLAMA_", "OPENAI_")) or name.upper().endswith(("_API_KEY", "_PROXY")):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with Endpoint() as running:
-        yield running
-
-
-@pytest.fixture
-def make(endpoint: Endpoint) -> Iterator[Maker]:
-    made: list[MetaLlamaChatGenerator] = []
-
-    def make(**settings: Any) -> MetaLlamaChatGenerator:
-        usual = {
-            "api_base_url": endpoint.url,
-            "model": "m",
-            "max_retries": 0,
-            "http_client_kwargs": PLAIN_HTTP,
-        }
-        settings = {**usual, **settings}
-        made.append(MetaLlamaChatGenerator(**settings))
-        return made[-1]
-
-    yield make
-    for generator in made:
-        generator.close()
 
 
 async def ask_async(generator: MetaLlamaChatGenerator, *args: Any, **kwargs: Any) -> list[ChatMessage]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -21,12 +21,6 @@ BRIEF = 0.05
 
 NO_PARAMETERS = {"type": "object", "properties": {}}
 WHO: ContextVar[str] = ContextVar("who", default="nobody")
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with Endpoint() as running:
-        yield running
 
 
 def agent_on(endpoint: Endpoint, tools: Any, **settings: Any) -> Agent:

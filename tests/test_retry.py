@@ -1,9 +1,8 @@
 """When a failed request is sent again, how often, and after which wait."""
 
 import asyncio
-import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from time import monotonic
@@ -29,13 +28,6 @@ Maker = Callable[..., MetaLlamaChatGenerator]
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("LLAMA_", "OPENAI_")) or name.upper().endswith(("_API_KEY", "_PROXY")):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The policy as it is, but for smaller defaults of its public fields."""
     defaults = {"max_retries": 5, "initial_wait": 0.002, "max_wait": 0.01, "max_retry_after": 300.0}
@@ -44,26 +36,8 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with Endpoint() as running:
-        yield running
-
-
-@pytest.fixture
-def make(endpoint: Endpoint) -> Iterator[Maker]:
-    made: list[MetaLlamaChatGenerator] = []
-
-    def make(**settings: Any) -> MetaLlamaChatGenerator:
-        made.append(
-            MetaLlamaChatGenerator(
-                **{"api_base_url": endpoint.url, "model": "m", "http_client_kwargs": PLAIN_HTTP, **settings}
-            )
-        )
-        return made[-1]
-
-    yield make
-    for generator in made:
-        generator.close()
+def make(make: Maker) -> Maker:
+    return lambda **settings: make(**{"max_retries": None, **settings})
 
 
 def ask(generator: MetaLlamaChatGenerator, *, way: str = "sync", stream: bool = False) -> ChatMessage:

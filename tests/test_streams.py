@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,19 +19,6 @@ PLAIN_HTTP = {"verify": False}
 QUESTION = [ChatMessage.from_user("2+3?")]
 Json = dict[str, Any]
 Call = tuple[str, dict[str, Any]]
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("LLAMA_", "OPENAI_")) or name.upper().endswith(("_API_KEY", "_PROXY")):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with Endpoint() as running:
-        yield running
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from enum import Enum
 from typing import Annotated, Any, Literal
@@ -32,12 +32,6 @@ from llama_agent import (
 from tests.endpoint import Endpoint, Reply
 
 Json = dict[str, Any]
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    with Endpoint() as running:
-        yield running
 
 
 def generator(endpoint: Endpoint) -> MetaLlamaChatGenerator:

@@ -12,7 +12,7 @@ def warn_if_installed() -> None:
     """
     Warn, once per process, when the published integration is installed as well.
 
-    Whichever was installed last owns `haystack_integrations/components/generators/meta_llama`, and uninstalling
+    Whichever was installed last owns `haystack_integrations/components/generators/meta_llama`; uninstalling
     the other deletes those files for both.
     """
     try:
