@@ -120,7 +120,7 @@ def constrained(call: ModelCall) -> ModeFlow:
         key: value for key, value in call.fields.items() if key not in _ANSWER_FIELDS and key != "tool_choice"
     }
     tool = None
-    options = _options(call.tools, call.fields.get("tool_choice"))
+    options = options_of(call.tools, call.fields.get("tool_choice"))
     if len(options) > 1:
         question = f"Next step? Reply with JSON: {json.dumps({'next': '|'.join(options)})}"
         schema = _object_schema({"next": {"enum": options}})
@@ -205,7 +205,15 @@ def _plain(message: ChatMessage) -> Json:
     return wire_message(message)
 
 
-def _options(tools: Sequence[Tool], choice: object) -> list[str]:
+def options_of(tools: Sequence[Tool], choice: object) -> list[str]:
+    """
+    What a model may do next.
+
+    :param tools: Tools on offer.
+    :param choice: `tool_choice` in OpenAI's form: `auto`, `none`, `required`, or a function by name.
+    :returns: Tool names, and `ANSWER` where it may answer.
+    :raises ConfigurationError: It names a tool that isn't on offer.
+    """
     names = [tool.name for tool in tools]
     if choice == "none":
         return [ANSWER]

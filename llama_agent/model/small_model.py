@@ -24,7 +24,17 @@ from typing import Any, TypeAlias, cast
 from haystack.dataclasses import ChatMessage, ChatRole
 from haystack.tools.tool import Tool
 
-from llama_agent.model.modes import Ask, Fetch, ModeFlow, ModelCall, UsageSum, plain_conversation, result_text
+from llama_agent.model.modes import (
+    ANSWER,
+    Ask,
+    Fetch,
+    ModeFlow,
+    ModelCall,
+    UsageSum,
+    options_of,
+    plain_conversation,
+    result_text,
+)
 from llama_agent.model.streams import CallText, Json, Reply
 from llama_agent.model.wire import WireRequest
 
@@ -74,9 +84,11 @@ def small_model(call: ModelCall) -> ModeFlow:
     request = _last_request(call.messages)
     results = _results_since_request(call.messages)
     usage = UsageSum()
-    if results:
+    options = options_of(call.tools, call.fields.get("tool_choice"))
+    if results and ANSWER in options:
         return (yield from _answer_with(call, request, results))
-    tool = yield from _choose(request, call.tools, usage)
+    tools = [tool for tool in call.tools if tool.name in options]
+    tool = yield from _choose(request, tools, usage, must=ANSWER not in options)
     if tool is not None:
         arguments = yield from _copy_arguments(request, tool, usage)
         if arguments is not None:
@@ -106,13 +118,15 @@ class Evidence:
         return OVERLAP_WEIGHT * self.overlap + NUMBERS_WEIGHT * self.numbers + OPINION_WEIGHT * self.opinion
 
 
-def _choose(request: str, tools: Sequence[Tool], usage: UsageSum) -> Generator[Fetch, Json, Tool | None]:
+def _choose(
+    request: str, tools: Sequence[Tool], usage: UsageSum, *, must: bool
+) -> Generator[Fetch, Json, Tool | None]:
     possible = [tool for tool in tools if _feasible(request, tool)]
     if not possible:
         return None
     evidence = yield from evidence_of(request, possible, usage)
     best = max(possible, key=lambda tool: evidence[tool.name].score)
-    return best if evidence[best.name].score >= THRESHOLD else None
+    return best if must or evidence[best.name].score >= THRESHOLD else None
 
 
 def evidence_of(
@@ -330,12 +344,9 @@ def _answer_with(call: ModelCall, request: str, results: Sequence[ChatMessage]) 
     last = results[-1]
     text = _spoken(result_text(last))
     messages = [*_ANSWER_EXAMPLES, {"role": "user", "content": f"{_one_line(request)}\nResult: {text}"}]
-    fields = {
-        "temperature": 0.0,
-        "max_tokens": 400,
-        **_answer_fields(call),
-        "grammar": answer_grammar(request, text),
-    }
+    fields = {"temperature": 0.0, "max_tokens": 400, **_answer_fields(call)}
+    if not fields.keys() & {"response_format", "grammar"}:  # llama.cpp takes one grammar at a time
+        fields["grammar"] = answer_grammar(request, text)
     return (yield Ask(WireRequest(fields, tuple(messages), stream=call.stream)))
 
 
@@ -451,7 +462,7 @@ def _stem(word: str) -> str:
 
 
 def _answer_fields(call: ModelCall) -> Json:
-    return {key: value for key, value in call.fields.items() if key not in ("tool_choice", "response_format")}
+    return {key: value for key, value in call.fields.items() if key != "tool_choice"}
 
 
 def _model(call: ModelCall) -> str:
