@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -39,6 +40,8 @@ def read_arguments(raw: str | Mapping[str, object] | None) -> tuple[dict[str, An
         return {MALFORMED: raw}, f"The arguments are not valid JSON ({error}). Send one complete JSON object."
     if not isinstance(value, dict):
         return {MALFORMED: raw}, f"The arguments must be a JSON object, not {_kind(value)}: {shorten(text)}"
+    if not _is_finite(cast("object", value)):
+        return {MALFORMED: raw}, f"The arguments hold a number beyond all bounds: {shorten(text)}"
     return cast("dict[str, Any]", value), None
 
 
@@ -89,6 +92,14 @@ def shorten(text: str, limit: int = _SHOWN) -> str:
     :returns: The text, its end replaced by `…` when it was longer.
     """
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(_is_finite(item) for item in cast("dict[str, object]", value).values())
+    return not isinstance(value, list) or all(_is_finite(item) for item in cast("list[object]", value))
 
 
 def _kind(value: object) -> str:

@@ -27,7 +27,7 @@ from llama_agent.tooling.tool import hints_of
 
 # Control characters (C0 without newline and tab, DEL, C1) and those that reorder text on screen (Unicode UAX
 # #9).
-_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _WIDTH = 160
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -46,6 +47,8 @@ def main() -> None:
     # Haystack decides on its telemetry when it is imported: before that, so that a user's own setting still
     # wins.
     os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+    # A model's answer may hold what the terminal's encoding can't.
+    cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
     try:
         app()
     except ConfigurationError as error:

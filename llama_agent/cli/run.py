@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama_agent.cli.exit_codes import ANSWERED, FAILED, LIMIT
-from llama_agent.errors import ConfigurationError
+from llama_agent.cli.exit_codes import ANSWERED, FAILED, INTERRUPTED, LIMIT
+from llama_agent.errors import ConfigurationError, LlamaAgentError, RunInterrupted
 
 if TYPE_CHECKING:
     from llama_agent.loop.state import RunResult
@@ -52,15 +53,25 @@ def run(
     from llama_agent.cli.tool_files import load_tools
     from llama_agent.model.generator import MetaLlamaChatGenerator
 
-    agent = Agent(
-        chat_generator=MetaLlamaChatGenerator(api_base_url=endpoint, model=model),
-        tools=load_tools(tools or []),
-        max_agent_steps=max_steps,
-        approval=TerminalApproval(yes=yes),
-    )
     before = [ChatMessage.from_system(system)] if system else None
-    with agent, Display(quiet=quiet) as display:
-        result = agent.run(wanted, messages=before, on_event=display.show)
+    # Standard output is the answer's: what tools print goes to standard error.
+    with redirect_stdout(sys.stderr):
+        agent = Agent(
+            chat_generator=MetaLlamaChatGenerator(api_base_url=endpoint, model=model),
+            tools=load_tools(tools or []),
+            max_agent_steps=max_steps,
+            approval=TerminalApproval(yes=yes),
+        )
+        try:
+            with agent, Display(quiet=quiet) as display:
+                result = agent.run(wanted, messages=before, on_event=display.show)
+        except RunInterrupted as stop:
+            print(f"llama-agent: interrupted {_progress(stop.result)}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        except LlamaAgentError as error:
+            if error.result is not None and error.result.usage.model_calls:
+                print(f"llama-agent: failed {_progress(error.result)}", file=sys.stderr)
+            raise
     if json:
         print(_as_json(result))
     else:
@@ -84,12 +95,19 @@ def _task(task: str | None, file: Path | None) -> str:
             raise ConfigurationError(
                 'there is no task: llama-agent run "What is 17 plus 25?" --tools FILE.py'
             )
-        text = sys.stdin.read()
+        try:
+            text = sys.stdin.read()
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"standard input is no text: {error}") from error
     else:
         text = task or ""
     if not text.strip():
         raise ConfigurationError("the task is empty")
     return text
+
+
+def _progress(result: RunResult) -> str:
+    return f"after {result.usage.model_calls} model replies and {result.usage.tool_calls} tool calls"
 
 
 def _exit_code(result: RunResult) -> int:
@@ -102,7 +120,9 @@ def _as_json(result: RunResult) -> str:
     import json
     from dataclasses import asdict
 
-    return json.dumps(
+    from pydantic_core import to_json
+
+    happened = to_json(
         {
             "text": result.text,
             "stop_reason": result.stop_reason,
@@ -112,6 +132,8 @@ def _as_json(result: RunResult) -> str:
             "tool_call_counts": result["tool_call_counts"],
             "messages": [message.to_dict() for message in result.messages],
         },
-        indent=2,
-        default=str,
+        fallback=str,
+        inf_nan_mode="strings",
     )
+    # Once more by `json`: it escapes all that isn't ASCII, so that no text can play with a terminal.
+    return json.dumps(json.loads(happened), indent=2)

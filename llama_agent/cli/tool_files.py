@@ -15,6 +15,7 @@ from haystack.tools.tool import Tool
 from haystack.tools.toolset import Toolset
 
 from llama_agent.errors import ConfigurationError
+from llama_agent.tool_names import check_tool_names
 from llama_agent.tooling.tool import as_tools
 
 
@@ -28,14 +29,14 @@ def load_tools(sources: Iterable[str]) -> list[Tool | Toolset]:
     :returns: The tools.
     :raises ConfigurationError: A source can't be imported, or has nothing that can be a tool.
     """
-    found: list[object] = []
+    found: list[Tool | Toolset] = []
     for source in sources:
         where, name = _split(source)
         module = _import(where)
         if name:
             if not hasattr(module, name):
                 raise ConfigurationError(f"--tools {source}: there is no '{name}' in {where}")
-            found.append(getattr(module, name))
+            found += _as_tools(source, [getattr(module, name)])
         else:
             tools = list(_public_tools(module))
             if not tools:
@@ -43,8 +44,16 @@ def load_tools(sources: Iterable[str]) -> list[Tool | Toolset]:
                     f"--tools {source}: {where} has no public function with a docstring. A tool needs "
                     "one: it is what the model reads."
                 )
-            found.append(tools)
-    tools = as_tools(found)
+            found += _as_tools(source, tools)
+    check_tool_names(found)
+    return found
+
+
+def _as_tools(source: str, things: list[object]) -> list[Tool | Toolset]:
+    try:
+        tools = as_tools(things)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"--tools {source}: {error}") from error
     return tools if isinstance(tools, list) else []
 
 
@@ -67,7 +76,7 @@ def _import(where: str) -> ModuleType:
         sys.path.insert(0, folder)
     try:
         return _import_file(path) if is_file else importlib.import_module(where)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
         raise ConfigurationError(

@@ -48,7 +48,8 @@ class EmbeddedServer:
         self._users = 0
         self.api_key = secrets.token_urlsafe(24)
         remember_secret(self.api_key)
-        self._server: _Server | None = _start(model_file(spec), self.api_key)
+        llama = _llama()  # before a model is fetched for nothing
+        self._server: _Server | None = _start(llama, model_file(spec), self.api_key)
         self.base_url = f"{self._server.listening_address}/v1"
         _await_health(self._server.listening_address)
 
@@ -88,11 +89,14 @@ class EmbeddedServer:
 atexit.register(EmbeddedServer.stop_all)
 
 
-def _start(path: Path, api_key: str) -> _Server:
+def _llama() -> Any:
     try:
-        llama: Any = importlib.import_module("xllamacpp")
+        return importlib.import_module("xllamacpp")
     except ImportError as error:
         raise ConfigurationError(f"the embedded model isn't installed ({error}). {choices_text()}") from error
+
+
+def _start(llama: Any, path: Path, api_key: str) -> _Server:
     parameters = llama.CommonParams()
     parameters.model.path = str(path)
     parameters.port = 0
@@ -116,7 +120,9 @@ def _start(path: Path, api_key: str) -> _Server:
 
 def _threads() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, 8))
+    # About the physical cores. One for each logical core would be no faster, and far slower beside other
+    # programs: llama.cpp's threads wait for each other in a busy loop.
+    return max(1, min(cores // 2, 8))
 
 
 def _await_health(address: str) -> None:

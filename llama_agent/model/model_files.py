@@ -114,6 +114,13 @@ def _fetch_wheel(target: Path) -> None:
 
 
 def _from_hub(name: str) -> Path:
+    try:
+        import huggingface_hub  # noqa: F401 # pyright: ignore[reportUnusedImport]
+    except ImportError as error:
+        raise ConfigurationError(
+            f"models from Hugging Face need huggingface-hub ({error}): "
+            "pip install 'llama-agent-haystack[embedded]'"
+        ) from error
     from huggingface_hub import hf_hub_download  # pyright: ignore[reportUnknownVariableType]
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

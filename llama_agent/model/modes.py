@@ -24,10 +24,11 @@ ANSWER = "answer"
 What the model picks, beside the tools' names, to answer. No tool may have this name in constrained mode.
 """
 
-# Fields that shape the final text; they would cut or bend the short replies that only pick a tool.
-_ANSWER_FIELDS = frozenset(
-    {"max_tokens", "max_completion_tokens", "stop", "n", "response_format", "logprobs"}
-)
+# Fields that shape the final text: they would bend the replies that pick a tool and write its arguments.
+_ANSWER_FIELDS = frozenset({"stop", "n", "response_format", "logprobs", "tool_choice"})
+_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+_DEFAULT_LIMIT = 1024
+"""Tokens for a pick or for arguments, where the caller sets no limit: a model may write a string for ever."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,11 @@ def constrained(call: ModelCall) -> ModeFlow:
             f"in constrained mode no tool may be named '{ANSWER}': rename it with @tool(name=...)"
         )
     usage = UsageSum()
-    picking = {
-        key: value for key, value in call.fields.items() if key not in _ANSWER_FIELDS and key != "tool_choice"
-    }
-    tool = None
+    writing = {key: value for key, value in call.fields.items() if key not in _ANSWER_FIELDS}
+    if not writing.keys() & _LIMITS:
+        writing["max_tokens"] = _DEFAULT_LIMIT
+    # The caller's limit is for arguments and answers; a pick is as long as a name.
+    picking = {**{k: v for k, v in writing.items() if k not in _LIMITS}, "max_tokens": _DEFAULT_LIMIT}
     options = options_of(call.tools, call.fields.get("tool_choice"))
     if len(options) > 1:
         question = f"Next step? Reply with JSON: {json.dumps({'next': '|'.join(options)})}"
@@ -132,7 +134,7 @@ def constrained(call: ModelCall) -> ModeFlow:
     tool = next((tool for tool in call.tools if tool.name == name), None)
     if tool is not None:
         question = f"You chose {tool.name}. Reply with its arguments as JSON."
-        reply = (yield Ask(_held_to(tool.parameters, picking, conversation, question)))[0]
+        reply = (yield Ask(_held_to(tool.parameters, writing, conversation, question)))[0]
         usage.add(reply.usage)
         called = CallText(name=tool.name, arguments=reply.text or "")
         finish_reason = "tool_calls" if reply.finish_reason == "stop" else reply.finish_reason

@@ -59,6 +59,7 @@ _FUNCTION_WORDS = frozenset(
 )
 _ARTICLES = frozenset("a an and the my your our their of".split())
 _LITERAL = re.compile(r"[\"“”]([^\"“”\n]+)[\"“”]|(?<!\w)['‘]([^\n]+?)['’](?!\w)|:\s+([^\n]+)$")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _MAX_SUBJECT = 12
 _ANSWER_EXAMPLES: tuple[Json, ...] = (
     {"role": "user", "content": "How old is Tom?\nResult: 41"},
@@ -474,6 +475,12 @@ def _one_line(text: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """A GBNF string literal."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    """A GBNF string literal. Control characters can't stand in one, nor be said."""
+    escaped = (
+        _CONTROL.sub("", text)
+        .replace("\\", "\\\\")
+        .replace('"', '\\"')
+        .replace("\n", "\\n")
+        .replace("\r", "\\r")
+    )
     return f'"{escaped}"'
