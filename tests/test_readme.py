@@ -96,10 +96,10 @@ def test_the_readme_names_every_preset() -> None:
     assert [name for name in PRESETS if f"`{name}`" not in text and name != "llama-api"] == []
 
 
-def test_the_figures_are_those_of_the_evaluation() -> None:
-    figures = json.loads((ROOT / "tests/embedded/held_out_figures.json").read_text())
+@pytest.mark.parametrize(("split", "label"), [("held_out", "set aside"), ("tune", "tuned on")])
+def test_the_figures_are_those_of_the_evaluation(split: str, label: str) -> None:
+    figures = json.loads((ROOT / f"tests/embedded/{split}_figures.json").read_text())
     text = (ROOT / "README.md").read_text()
-    with_tool = figures["with a tool"]
-    row = f"| needs a tool (24) | {with_tool['choice']} | {with_tool['arguments']} | {with_tool['answer']} |"
-    assert row in text
-    assert f"| needs none (6) | {figures['without']['choice']} |" in text
+    counts = " | ".join(str(figures["with a tool"][key]) for key in ("choice", "arguments", "answer"))
+    assert f"| {label}, needs a tool (24) | {counts} |" in text
+    assert f"| {label}, needs none (6) | {figures['without']['choice']} |" in text

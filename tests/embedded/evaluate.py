@@ -1,5 +1,5 @@
 """
-How well the embedded model answers: `python -m tests.embedded.evaluate [tune|held_out] [--show]`.
+How well the embedded model answers: `python -m tests.embedded.evaluate [tune|held_out] [--show] [--save]`.
 
 Each question is asked of an `Agent` with the four tools that the question names. Counted are: the right tool
 or rightly none (choice), also all arguments right (arguments), and the tool's result, when it was the right
@@ -34,10 +34,10 @@ class Score:
     seconds: float
 
 
-def evaluate(split: str, *, show: bool = False, tool_mode: Any = None) -> list[tuple[dict[str, Any], Score]]:
+def evaluate(split: str, *, show: bool = False) -> list[tuple[dict[str, Any], Score]]:
     """Ask every question of a split."""
     questions = json.loads((FOLDER / f"questions_{split}.json").read_text())
-    generator = MetaLlamaChatGenerator(api_base_url="embedded", tool_mode=tool_mode, timeout=120)
+    generator = MetaLlamaChatGenerator(api_base_url="embedded", timeout=120)
     scored: list[tuple[dict[str, Any], Score]] = []
     try:
         for question in questions:
@@ -81,12 +81,17 @@ def same(given: dict[str, Any], expected: dict[str, Any]) -> bool:
 
 def main() -> None:
     split = next((a for a in sys.argv[1:] if not a.startswith("-")), "tune")
-    mode = "constrained" if "--constrained" in sys.argv else None
-    scores = evaluate(split, show="--show" in sys.argv, tool_mode=mode)
+    scores = evaluate(split, show="--show" in sys.argv)
+    figures: dict[str, dict[str, int]] = {}
     for label, wanted in (("with a tool", True), ("without", False)):
         part = [s for q, s in scores if (q["expected_tool"] is not None) is wanted]
-        figures = {key: sum(getattr(s, key) for s in part) for key in ("choice", "arguments", "answer")}
-        print(split, label, len(part), figures, f"median {statistics.median(s.seconds for s in part):.2f} s")
+        figures[label] = {
+            key: sum(getattr(s, key) for s in part) for key in ("choice", "arguments", "answer")
+        }
+        median = statistics.median(s.seconds for s in part)
+        print(split, label, len(part), figures[label], f"median {median:.2f} s")
+    if "--save" in sys.argv:
+        (FOLDER / f"{split}_figures.json").write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
