@@ -11,7 +11,8 @@ from haystack.components.agents.state.state import State
 from haystack.dataclasses import StreamingChunk
 from haystack.tools.tool import Tool
 
-from llama_agent import Agent, MetaLlamaChatGenerator, RunResult, ToolFinished, ToolStarted, tool
+from llama_agent import Agent, Event, MetaLlamaChatGenerator, RunResult, ToolFinished, ToolStarted, tool
+from llama_agent.events import OnEvent
 from tests.endpoint import Always, Endpoint, Reply
 
 PATIENCE = 5.0
@@ -30,16 +31,20 @@ def agent_on(endpoint: Endpoint, tools: Any, **settings: Any) -> Agent:
     return Agent(chat_generator=generator, tools=tools, **settings)
 
 
-def run(endpoint: Endpoint, calls: list[str], tools: Any, **settings: Any) -> RunResult:
+def run(
+    endpoint: Endpoint, calls: list[str], tools: Any, on_event: OnEvent | None = None, **settings: Any
+) -> RunResult:
     endpoint.script(Reply(calls=[(name, {}) for name in calls]), Reply("done"))
     with agent_on(endpoint, tools, **settings) as agent:
-        return agent.run("go")
+        return agent.run("go", on_event=on_event)
 
 
-def run_async(endpoint: Endpoint, calls: list[str], tools: Any, **settings: Any) -> RunResult:
+def run_async(
+    endpoint: Endpoint, calls: list[str], tools: Any, on_event: OnEvent | None = None, **settings: Any
+) -> RunResult:
     async def main() -> RunResult:
         async with agent_on(endpoint, tools, **settings) as agent:
-            return await agent.run_async("go")
+            return await agent.run_async("go", on_event=on_event)
 
     endpoint.script(Reply(calls=[(name, {}) for name in calls]), Reply("done"))
     return asyncio.run(main())
@@ -473,11 +478,14 @@ def test_results_come_in_the_calls_order_whichever_ends_first(
 
     def quick() -> str:
         """Quick."""
-        last_is_done.set()
         return "quick"
 
+    def watch(event: Event) -> None:
+        if isinstance(event, ToolFinished):
+            last_is_done.set()
+
     chunks: list[StreamingChunk] = []
-    result = go(endpoint, ["slow", "quick"], [slow, quick], streaming_callback=chunks.append)
+    result = go(endpoint, ["slow", "quick"], [slow, quick], watch, streaming_callback=chunks.append)
     assert told(result) == ["slow", "quick"]
     assert [c.tool_call_result.result for c in chunks if c.tool_call_result] == ["slow", "quick"]
     sent = endpoint.requests[1].messages
