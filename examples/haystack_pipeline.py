@@ -29,5 +29,7 @@ def build() -> Pipeline:
 
 
 if __name__ == "__main__":
-    outputs = build().run({"prompt": {"word": "llama"}})
+    pipeline = build()
+    outputs = pipeline.run({"prompt": {"word": "llama"}})
     print(outputs["agent"]["last_message"].text)
+    pipeline.close()
