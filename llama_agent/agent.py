@@ -172,7 +172,7 @@ class Agent(HaystackAgent):
         performer = self._begin(
             conversation, offered, callback, generation_kwargs, hook_context, on_event, kwargs
         )
-        with performer.watched(self._create_agent_span(self.tools)):
+        with performer.watched(self._create_agent_span(list(performer.read_tools()))):
             drive(agent_flow(performer.run, performer.policy), performer.perform)
         return performer.result()
 
@@ -211,7 +211,7 @@ class Agent(HaystackAgent):
         performer = self._begin(
             conversation, offered, callback, generation_kwargs, hook_context, on_event, kwargs
         )
-        with performer.watched(self._create_agent_span(self.tools)):
+        with performer.watched(self._create_agent_span(list(performer.read_tools()))):
             await drive_async(agent_flow(performer.run, performer.policy), performer.perform_async)
         return performer.result()
 
@@ -355,7 +355,6 @@ class Agent(HaystackAgent):
             state.set(key, value)
         run = RunState(state, run_id=uuid4().hex)
         policy = LoopPolicy(
-            tools=tools_now,
             max_steps=self.max_agent_steps,
             exit_conditions=[name for name in self.exit_conditions if name != "text"],
         )
@@ -370,7 +369,7 @@ class Agent(HaystackAgent):
             raise_on_failure=self.raise_on_tool_invocation_failure,
             approval=self.approval,
         )
-        return Performer(run, policy, settings, EventSink(run.run_id, on_event))
+        return Performer(run, policy, settings, EventSink(run.run_id, on_event), tools_now)
 
 
 def _as_messages(given: Messages | None) -> list[ChatMessage]:

@@ -41,7 +41,7 @@ class LlamaAgentError(Exception):
     result: RunResult | None = None
 
     def __init__(self, message: str) -> None:
-        super().__init__(redact(message)[:_MESSAGE_CHARACTERS])
+        super().__init__(redact(message, limit=_MESSAGE_CHARACTERS))
 
 
 class ConfigurationError(LlamaAgentError, ValueError):
@@ -70,7 +70,7 @@ class EndpointError(LlamaAgentError):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = None if body is None else redact(body)[:_BODY_CHARACTERS]
+        self.body = None if body is None else redact(body, limit=_BODY_CHARACTERS)
         self.retryable = retryable
         self.retry_after = retry_after
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -12,6 +12,7 @@ from typing import Any, cast
 from haystack.components.generators.chat.types import ChatGenerator
 from haystack.dataclasses import ChatMessage, StreamingCallbackT
 from haystack.hooks.protocol import Hook, HookPoint
+from haystack.tools.tool import Tool
 from haystack.tracing.tracer import Span, tracer
 
 from llama_agent.errors import ConfigurationError, RunInterrupted
@@ -24,7 +25,7 @@ from llama_agent.events import (
     collecting,
 )
 from llama_agent.haystack_compat import run_hooks, run_hooks_async
-from llama_agent.loop.flow import CallModel, CallTools, Effect, LoopPolicy, Outcome, RunHooks
+from llama_agent.loop.flow import CallModel, CallTools, Effect, LoopPolicy, Outcome, ReadTools, RunHooks
 from llama_agent.loop.state import RunResult, RunState, StopReason
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.execution import Batch, Execution
@@ -66,12 +67,14 @@ class Performer:
     :param policy: The agent's rules.
     :param settings: What the run works with.
     :param sink: Where its events go.
+    :param read_tools: Gives the tools on offer at that moment.
     """
 
     run: RunState
     policy: LoopPolicy
     settings: RunSettings
     sink: EventSink
+    read_tools: Callable[[], Sequence[Tool]]
     _span: Span | None = field(default=None, init=False)
 
     def perform(self, effect: Effect) -> Outcome:
@@ -89,6 +92,8 @@ class Performer:
             case CallTools():
                 with self._kept(self._batch(effect)) as batch:
                     return self.settings.execution.run(batch)
+            case ReadTools():
+                return list(self.read_tools())
             case RunHooks(point):
                 if point in self.settings.hooks:
                     run_hooks(self.settings.hooks, point, self.run.state)
@@ -112,6 +117,8 @@ class Performer:
             case CallTools():
                 with self._kept(self._batch(effect)) as batch:
                     return await self.settings.execution.run_async(batch)
+            case ReadTools():
+                return list(self.read_tools())
             case RunHooks(point):
                 if point in self.settings.hooks:
                     await run_hooks_async(self.settings.hooks, point, self.run.state)
@@ -127,8 +134,9 @@ class Performer:
         """
         with collecting(self.sink), span as opened:
             self._span = opened
-            self.sink.emit(RunStarted, tools=tuple(tool.name for tool in self.policy.tools()))
+            opened.set_content_tag("haystack.agent.input", {"messages": list(self.run.messages)})
             try:
+                self.sink.emit(RunStarted, tools=tuple(tool.name for tool in self.read_tools()))
                 yield
             except asyncio.CancelledError as error:
                 error.result = self.result("cancelled")  # type: ignore[attr-defined]
@@ -140,6 +148,7 @@ class Performer:
                 with suppress(AttributeError):
                     error.result = self.result("failed")  # type: ignore[attr-defined]
                 raise
+            opened.set_content_tag("haystack.agent.output", {"messages": self.run.messages})
             opened.set_tag("haystack.agent.steps_taken", self.run.step_count)
 
     def result(self, stop_reason: StopReason | None = None) -> RunResult:

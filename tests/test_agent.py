@@ -1118,3 +1118,32 @@ def test_building_an_agent_opens_and_asks_nothing(monkeypatch: pytest.MonkeyPatc
     agent = Agent(tools=[add, multiply])
     assert threading.active_count() == before
     agent.close()
+
+
+def test_a_refusal_is_the_last_word(endpoint: Endpoint) -> None:
+    endpoint.script(Reply(None, extra={"refusal": "I can't help with that."}))
+    result = run(endpoint, "Do it", settings={"tools": [add]})
+    assert (result.stop_reason, result.text) == ("answered", "I can't help with that.")
+
+
+def test_a_call_cut_off_by_the_token_limit_is_never_executed(endpoint: Endpoint) -> None:
+    ran: list[str] = []
+
+    def wipe(name: str = "everything") -> str:
+        """Wipe."""
+        ran.append(name)
+        return "wiped"
+
+    endpoint.script(Reply(calls=[("wipe", "")], finish_reason="length"), Reply("Sorry."))
+    result = run(endpoint, "Wipe the slate", settings={"tools": [wipe]})
+    assert ran == []
+    assert "cut off by the token limit" in told(result)[0]
+
+
+def test_a_tool_that_does_not_start_is_not_told_as_started(endpoint: Endpoint) -> None:
+    endpoint.script(Reply(calls=[("nothing", {}), ("add", {"a": "x", "b": 1})]), Reply("Sorry."))
+    result = run(endpoint, "Go", settings={"tools": [add]})
+    assert [type(e).__name__ for e in result.events if isinstance(e, ToolStarted | ToolFinished)] == [
+        "ToolFinished",
+        "ToolFinished",
+    ]

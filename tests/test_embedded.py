@@ -339,7 +339,7 @@ def test_a_tools_result_is_soon_carried_into_the_answer_whatever_it_is(
         """Tell the secret word."""
         return RESULTS[kind]
 
-    generator = MetaLlamaChatGenerator(api_base_url="embedded", timeout=8, max_retries=0)
+    generator = MetaLlamaChatGenerator(api_base_url="embedded", timeout=30, max_retries=0)
     with Agent(chat_generator=generator, tools=[secret_word]) as agent:
         result = agent.run("Tell me the secret word.")
     assert [m.tool_call_results[0].result for m in result.messages if m.tool_call_results] == [RESULTS[kind]]
@@ -435,7 +435,7 @@ def test_a_limit_of_tokens_holds_for_the_arguments_that_a_rambling_model_writes(
         return text
 
     limits = {"temperature": 0, "max_tokens": 40, **named("note")}
-    generator = MetaLlamaChatGenerator(api_base_url=f"embedded:{cached_model}", timeout=5, max_retries=0)
+    generator = MetaLlamaChatGenerator(api_base_url=f"embedded:{cached_model}", timeout=30, max_retries=0)
     with Agent(chat_generator=generator, tools=[note], max_agent_steps=1) as agent:
         result = agent.run("Note all numbers from 1 to 1000.", generation_kwargs=limits)
     assert result.usage.output_tokens <= 2 * limits["max_tokens"]

@@ -577,3 +577,30 @@ def test_closing_twice_or_unused_does_nothing(endpoint: Endpoint, close: Callabl
     agent = agent_on(endpoint, add)
     close(agent)
     close(agent)
+
+
+def test_a_run_cancelled_beside_a_working_thread_prints_no_traceback(
+    endpoint: Endpoint, capfd: pytest.CaptureFixture[str]
+) -> None:
+    started, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> str:
+        """Work."""
+        started.set()
+        assert go_on.wait(PATIENCE)
+        ended.set()
+        return "done"
+
+    async def main() -> None:
+        async with agent_on(endpoint, work) as agent:
+            run = asyncio.create_task(agent.run_async("go"))
+            await cancelled(run, asyncio.to_thread(started.wait, PATIENCE))
+
+    endpoint.script(Reply(calls=[("work", {})]))
+    asyncio.run(main())
+    threads = [thread for thread in threading.enumerate() if thread.name == "llama-agent-tool"]
+    go_on.set()
+    assert ended.wait(PATIENCE)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert "Traceback" not in capfd.readouterr().err

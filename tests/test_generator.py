@@ -1083,3 +1083,65 @@ def test_each_request_is_json_and_names_its_key(make: Maker, endpoint: Endpoint)
     ask(make(api_key=Secret.from_token("sk-given")), QUESTION)
     headers = requests[0].headers
     assert (headers["content-type"], headers["authorization"]) == ("application/json", "Bearer sk-given")
+
+
+def test_a_reply_that_is_streamed_again_is_announced_to_the_callback(make: Maker, endpoint: Endpoint) -> None:
+    endpoint.script(Reply("Hello world", cut_after=3), Reply("Hello world"))
+    chunks: list[StreamingChunk] = []
+    generator = make(max_retries=1)
+    reply = generator.run("hi", streaming_callback=chunks.append)["replies"][0]
+    assert reply.text == "Hello world"
+    told = ["".join(chunk.content for chunk in chunks[:place]) for place in range(len(chunks))]
+    (place,) = [place for place, chunk in enumerate(chunks) if "superseded" in chunk.meta]
+    assert chunks[place].meta["superseded"] == len(told[place]) > 0
+    assert "".join(chunk.content for chunk in chunks[place:]) == "Hello world"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"http_client_kwargs": {"headers": {"Authorization": "Bearer sk-1234567890"}}},
+        {"http_client_kwargs": {"headers": {"X-Api-Key": "abc"}}},
+        {"http_client_kwargs": {"proxy": "http://user:hunter22@proxy"}},
+        {"api_base_url": "http://user:hunter22@host/v1"},
+        {"generation_kwargs": {"extra_headers": {"Cookie": "session=1"}}},
+    ],
+)
+def test_a_setting_that_holds_a_secret_is_not_saved(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=f"{next(iter(settings))} holds a secret"):
+        MetaLlamaChatGenerator(**settings).to_dict()
+
+
+def test_the_clients_own_settings_of_a_request_are_not_put_into_its_body(
+    make: Maker, endpoint: Endpoint
+) -> None:
+    endpoint.script(Reply("ok"))
+    settings = {"extra_body": {"top_k": 5}, "extra_headers": {"X-Team": "blue"}, "timeout": 3}
+    make().run("hi", generation_kwargs=settings)
+    request = endpoint.requests[0]
+    assert request.json == {"messages": [{"role": "user", "content": "hi"}], "model": "m", "top_k": 5}
+    assert request.headers["x-team"] == "blue"
+
+
+@pytest.mark.parametrize("arguments", ["", "{", '{"a": 1, "b'])
+def test_a_call_cut_off_by_the_token_limit_is_marked(make: Maker, endpoint: Endpoint, arguments: str) -> None:
+    endpoint.script(Reply(calls=[("wipe", {}), ("wipe", arguments)], finish_reason="length"))
+    whole, cut = make().run("hi")["replies"][0].tool_calls
+    assert whole.arguments == {}
+    assert cut.arguments == {"malformed_arguments": arguments}
+    assert "cut off by the token limit" in (cut.extra or {})["malformed_arguments"]
+
+
+def test_a_generator_closed_between_two_runs_of_a_loop_opens_another_client(
+    make: Maker, endpoint: Endpoint
+) -> None:
+    async def main() -> list[str | None]:
+        generator = make()
+        first = (await generator.run_async("hi"))["replies"][0].text
+        generator.close()
+        second = (await generator.run_async("hi"))["replies"][0].text
+        await generator.close_async()
+        return [first, second]
+
+    endpoint.script(Reply("one"), Reply("two"))
+    assert asyncio.run(main()) == ["one", "two"]

@@ -11,7 +11,16 @@ from haystack.components.agents.state.state import State
 from haystack.dataclasses import StreamingChunk
 from haystack.tools.tool import Tool
 
-from llama_agent import Agent, Event, MetaLlamaChatGenerator, RunResult, ToolFinished, ToolStarted, tool
+from llama_agent import (
+    Agent,
+    Event,
+    MetaLlamaChatGenerator,
+    RunResult,
+    ToolFailedError,
+    ToolFinished,
+    ToolStarted,
+    tool,
+)
 from llama_agent.events import OnEvent
 from tests.endpoint import Always, Endpoint, Reply
 
@@ -662,3 +671,25 @@ def test_runs_of_one_agent_in_many_threads_keep_apart(endpoint: Endpoint) -> Non
         for thread in threads:
             thread.join(2 * PATIENCE)
     assert texts == {i: f"task {i}" for i in range(count)}
+
+
+@both_modes
+def test_a_call_does_not_run_when_the_one_before_it_ended_the_batch(go: Callable[..., RunResult]) -> None:
+    log: list[str] = []
+
+    class Database:
+        def check(self) -> str:
+            """Check."""
+            log.append("check")
+            raise ValueError("not sound")
+
+        def wipe(self) -> str:
+            """Wipe."""
+            log.append("wipe")
+            return "wiped"
+
+    database = Database()
+    tools = [database.check, database.wipe, Log().tool("free")]
+    with Endpoint(strict=False) as forgiving, pytest.raises(ToolFailedError, match="not sound"):
+        go(forgiving, ["check", "free", "wipe"], tools, raise_on_tool_invocation_failure=True)
+    assert "wipe" not in log

@@ -36,3 +36,21 @@ def test_ordinary_text_stays(text: str) -> None:
 def test_a_long_text_takes_no_longer_than_its_length_allows() -> None:
     # Alike characters are what makes patterns backtrack; this ends in a moment or never.
     assert len(redact("://" + "a" * 200_000 + "?key=" * 1000)) > 1000
+
+
+@pytest.mark.parametrize(
+    "text", ["basic authentication disabled; use bearer tokens", "a bearer certificate", "Basic English"]
+)
+def test_words_after_bearer_and_basic_are_not_taken_for_credentials(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_a_text_is_cut_after_its_secrets_are_masked() -> None:
+    remember_secret("tok-abcdef-1234567890")
+    assert "tok" not in redact("x" * 10 + "tok-abcdef-1234567890", limit=15)
+
+
+def test_the_longer_of_two_secrets_is_masked_first() -> None:
+    remember_secret("tok-zyxwvu")
+    remember_secret("tok-zyxwvu-production-9999")
+    assert redact("tok-zyxwvu-production-9999") == "***"

@@ -595,3 +595,15 @@ def test_whatever_json_a_server_sends_it_is_read_or_an_endpoint_error(value: Any
             assembler.finish()
         except EndpointError:
             continue
+
+
+@pytest.mark.parametrize(
+    "event", [{"object": "error", "message": "boom", "code": 500}, {"detail": "boom"}, {"error": "boom"}]
+)
+def test_an_error_within_a_stream_is_told_whatever_its_shape(
+    endpoint: Endpoint, generator: MetaLlamaChatGenerator, event: Json
+) -> None:
+    events = [f"data: {json.dumps(event)}\n\n".encode(), b"data: [DONE]\n\n"]
+    endpoint.script(Raw(events, content_type="text/event-stream"))
+    with pytest.raises(EndpointError, match="boom"):
+        ask(generator)

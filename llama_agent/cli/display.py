@@ -129,13 +129,16 @@ class TerminalApproval:
             )
             return Refused("it is destructive, and nobody is there to allow it.")
         question = f"Run {call.tool_name}({_arguments(call.arguments)})? It is destructive. [y/N] "
-        print(printable(question), end="", file=sys.stderr, flush=True)
+        print(" ".join(printable(question).split()), end=" ", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
             return None
         return Refused("the user did not allow it.")
 
 
 def _arguments(arguments: dict[str, object]) -> str:
-    return ", ".join(
-        f"{name}={json.dumps(value, ensure_ascii=False, default=str)}" for name, value in arguments.items()
-    )
+    """`name=value` pairs. The model writes the names too: one that is no name is shown quoted."""
+    shown: list[str] = []
+    for name, value in arguments.items():
+        plain = name if name.isidentifier() else json.dumps(name)
+        shown.append(f"{plain}={json.dumps(value, ensure_ascii=False, default=str)}")
+    return ", ".join(shown)

@@ -120,9 +120,7 @@ def _as_json(result: RunResult) -> str:
     import json
     from dataclasses import asdict
 
-    from pydantic_core import to_json
-
-    happened = to_json(
+    return json.dumps(
         {
             "text": result.text,
             "stop_reason": result.stop_reason,
@@ -132,8 +130,6 @@ def _as_json(result: RunResult) -> str:
             "tool_call_counts": result["tool_call_counts"],
             "messages": [message.to_dict() for message in result.messages],
         },
-        fallback=str,
-        inf_nan_mode="strings",
+        indent=2,
+        default=str,
     )
-    # Once more by `json`: it escapes all that isn't ASCII, so that no text can play with a terminal.
-    return json.dumps(json.loads(happened), indent=2)

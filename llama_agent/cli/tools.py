@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from typing import Annotated
 
 import typer
@@ -20,5 +22,7 @@ def tools(
     from llama_agent.cli.tool_files import load_tools
     from llama_agent.model.modes import definition_of
 
-    definitions = [definition_of(tool) for tool in flatten_tools_or_toolsets(load_tools(sources))]
+    with redirect_stdout(sys.stderr):  # what the files print
+        loaded = flatten_tools_or_toolsets(load_tools(sources))
+    definitions = [definition_of(tool) for tool in loaded]
     print(json.dumps(definitions, indent=2))

@@ -7,9 +7,9 @@ and no I/O in here: so a run can be replayed by feeding its outcomes back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from haystack.dataclasses import ChatMessage, ChatRole, ToolCall
 from haystack.hooks.protocol import HookPoint
@@ -41,8 +41,13 @@ class RunHooks:
     point: HookPoint
 
 
-Effect: TypeAlias = CallModel | CallTools | RunHooks
-Outcome: TypeAlias = list[ChatMessage] | None
+@dataclass(frozen=True)
+class ReadTools:
+    """Effect: see which tools are on offer now: a dynamic toolset may have changed. Outcome: the tools."""
+
+
+Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools
+Outcome: TypeAlias = list[ChatMessage] | list[Tool] | None
 Flow: TypeAlias = Generator[Effect, Outcome, None]
 
 
@@ -51,12 +56,10 @@ class LoopPolicy:
     """
     The rules of one agent's loop.
 
-    :param tools: Gives the tools on offer; asked each step, since dynamic toolsets change.
     :param max_steps: Most steps.
     :param exit_conditions: Names of tools that end the run once they have run well; `text` is always one.
     """
 
-    tools: Callable[[], Sequence[Tool]]
     max_steps: int
     exit_conditions: Sequence[str]
 
@@ -71,13 +74,13 @@ def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
     """
     yield RunHooks("before_run")
     while run.step_count < policy.max_steps:
-        tools = policy.tools()
-        run.state.set("tools", list(tools), handler_override=_replace)
+        tools = cast("list[Tool]", (yield ReadTools()))
+        run.state.set("tools", tools, handler_override=_replace)
         yield RunHooks("before_llm")
         if (reason := run.stop_requested) is not None:
             run.stop(reason)
             break
-        replies = (yield CallModel(run.messages, tools)) or []
+        replies = cast("list[ChatMessage]", (yield CallModel(run.messages, tools)))
         run.record_replies(replies)
         ending = reason_to_end(replies, has_tools=bool(tools))
         if ending is None:
@@ -103,7 +106,7 @@ def tool_step(
     """
     yield RunHooks("before_tool")
     calls = run.pending_calls()
-    results = ((yield CallTools(calls, tools)) if calls else None) or []
+    results = cast("list[ChatMessage]", (yield CallTools(calls, tools)) if calls else [])
     run.record_results(results)
     yield RunHooks("after_tool")
     return exit_tool(calls, results, policy.exit_conditions)
@@ -140,7 +143,7 @@ def reason_to_end(replies: Sequence[ChatMessage], *, has_tools: bool) -> str | N
         finish_reason = last.meta.get("finish_reason")
         if finish_reason in ("length", "content_filter"):
             return str(finish_reason)
-        if last.text:
+        if last.text or last.meta.get("refusal"):
             return "text"
     return None if has_tools else "text"
 

@@ -83,10 +83,10 @@ class RunResult(dict[str, Any]):
 
     @property
     def text(self) -> str:
-        """The answer: text of the last assistant message that has any; empty when there is none."""
+        """The answer: text, or refusal, of the last assistant message that has any; else empty."""
         for message in reversed(self.messages):
-            if message.is_from(ChatRole.ASSISTANT) and message.text:
-                return message.text
+            if message.is_from(ChatRole.ASSISTANT) and (text := message.text or message.meta.get("refusal")):
+                return str(text)
             if message.is_from(ChatRole.USER):
                 break
         return ""

@@ -55,7 +55,8 @@ class Clients:
         self._embedded: EmbeddedServer | None = None
         self._model: str | None = None
         self._client: OpenAI | None = None
-        self._async_clients: dict[asyncio.AbstractEventLoop, AsyncOpenAI] = {}
+        self._async_clients: dict[asyncio.AbstractEventLoop, tuple[int, AsyncOpenAI]] = {}
+        self._generation = 0
 
     @property
     def endpoint(self) -> Endpoint:
@@ -93,11 +94,20 @@ class Clients:
         for gone in [known for known in self._async_clients if known.is_closed()]:
             # Its connections ended with it; nothing can be awaited on it any more.
             self._async_clients.pop(gone, None)
-        if (client := self._async_clients.get(loop)) is None:
+        generation, client = self._async_clients.get(loop, (-1, None))
+        if client is not None and generation != self._generation:
+            await client.close()
+            client = None
+        if client is None:
+            generation = self._generation
             # Starting the embedded model takes a second; a download takes longer.
             settings = await asyncio.to_thread(self._settings)
+            known = self._async_clients.get(loop)
+            if known is not None and known[0] == generation:
+                return known[1]  # another task of this loop was quicker
             http_client = DefaultAsyncHttpxClient(**self._http_settings())
-            client = self._async_clients.setdefault(loop, AsyncOpenAI(http_client=http_client, **settings))
+            client = AsyncOpenAI(http_client=http_client, **settings)
+            self._async_clients[loop] = (generation, client)
         return client
 
     @property
@@ -129,6 +139,8 @@ class Clients:
             embedded, self._embedded = self._embedded, None
             self._endpoint = None
             self._model = None
+            # Async clients can't be closed from here, but mustn't go on to an endpoint that may be gone.
+            self._generation += 1
         if client is not None:
             client.close()
         if embedded is not None:
@@ -136,7 +148,7 @@ class Clients:
 
     async def close_async(self) -> None:
         """Close the running loop's client, and what `close` closes."""
-        client = self._async_clients.pop(asyncio.get_running_loop(), None)
+        _, client = self._async_clients.pop(asyncio.get_running_loop(), (0, None))
         if client is not None:
             await client.close()
         await asyncio.to_thread(self.close)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
@@ -190,7 +190,7 @@ def _look_up(name: str) -> tuple[EndpointProfile, str, str | None]:
         # The little helps are for the 135M model; a larger model that a user names chooses by itself.
         profile = PRESETS["embedded"]
         if rest:
-            profile = EndpointProfile("embedded", "", model="embedded", tool_mode="constrained")
+            profile = replace(profile, small_model=False)
         return profile, "", rest
     if not colon and (profile := PRESETS.get(name)) is not None:
         return profile, profile.base_url, None
@@ -219,13 +219,15 @@ def _own_secret(api_key: Secret | None, base_url: str) -> Secret | None:
     if api_key is None:
         return None
     try:
-        variables = cast("list[str]", api_key.to_dict().get("env_vars") or [])
+        told = api_key.to_dict()
+        variables = cast("list[str]", told.get("env_vars") or [])
     except ValueError:
         return api_key  # a token, which can't be told as a dictionary
     if variables == [PUBLISHED_KEY_VARIABLE]:
         return None
     if PUBLISHED_KEY_VARIABLE in variables and not is_retired_host(base_url):
-        return Secret.from_env_var([name for name in variables if name != PUBLISHED_KEY_VARIABLE])
+        others = [name for name in variables if name != PUBLISHED_KEY_VARIABLE]
+        return Secret.from_env_var(others, strict=bool(told.get("strict", True)))
     return api_key
 
 

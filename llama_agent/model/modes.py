@@ -17,7 +17,7 @@ from haystack.tools.tool import Tool
 
 from llama_agent.errors import ConfigurationError, EndpointError
 from llama_agent.model.streams import CallText, Json, Reply, parse_object
-from llama_agent.model.wire import WireRequest, wire_message
+from llama_agent.model.wire import WireRequest, replayed_arguments, wire_message
 
 ANSWER = "answer"
 """
@@ -201,7 +201,8 @@ def _plain(message: ChatMessage) -> Json:
         return {"role": "user", "content": f"Result of {name}: {result_text(message)}"}
     if message.tool_calls:
         calls = [
-            json.dumps({call.tool_name: call.arguments}, ensure_ascii=False) for call in message.tool_calls
+            json.dumps({call.tool_name: replayed_arguments(call)}, ensure_ascii=False)
+            for call in message.tool_calls
         ]
         return {"role": "assistant", "content": "\n".join([message.text or "", *calls]).strip()}
     return wire_message(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 from uuid import uuid4
 
@@ -19,6 +20,10 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
 }
+
+_CUT_OFF = (
+    "The call was cut off by the token limit. Send it again, in smaller parts if its arguments are long."
+)
 
 
 def message_of(reply: Reply) -> ChatMessage:
@@ -42,6 +47,9 @@ def message_of(reply: Reply) -> ChatMessage:
     meta.update({key: value for key, value in extras.items() if value})
     seen: set[str] = set()
     calls = [_tool_call(call, seen) for call in reply.calls]
+    if calls and reply.finish_reason == "length" and _may_be_cut(reply.calls[-1]):
+        raw = {MALFORMED: reply.calls[-1].arguments}
+        calls[-1] = replace(calls[-1], arguments=raw, extra={MALFORMED: _CUT_OFF})
     return ChatMessage.from_assistant(reply.text, tool_calls=calls, meta=meta)
 
 
@@ -55,6 +63,19 @@ class ChunkMaker:
     def __init__(self, component_info: ComponentInfo) -> None:
         self._info = component_info
         self._text_started = False
+        self._shown = False
+        self._characters = 0
+
+    def restart(self) -> Iterator[StreamingChunk]:
+        """
+        The reply begins, maybe once more after a broken stream.
+
+        :returns: Nothing at first; later a chunk that says how many characters of text no longer count.
+        """
+        if self._shown:
+            yield StreamingChunk("", meta={"superseded": self._characters}, component_info=self._info)
+        self._text_started = self._shown = False
+        self._characters = 0
 
     def chunks(self, delta: Delta, reply: Reply) -> Iterator[StreamingChunk]:
         """
@@ -65,6 +86,8 @@ class ChunkMaker:
         :returns: One chunk per kind of content, and one that ends the reply.
         """
         meta: dict[str, Any] = {"model": reply.model}
+        self._shown = self._shown or bool(delta.text or delta.calls)
+        self._characters += len(delta.text)
         if delta.text:
             start, self._text_started = not self._text_started, True
             yield StreamingChunk(delta.text, meta=meta, component_info=self._info, index=0, start=start)
@@ -82,6 +105,11 @@ class ChunkMaker:
             end = {**meta, "finish_reason": delta.finish_reason, "usage": delta.usage}
             reason = _FINISH_REASONS.get(delta.finish_reason or "")
             yield StreamingChunk("", meta=end, component_info=self._info, finish_reason=reason)
+
+
+def _may_be_cut(call: CallText) -> bool:
+    """Whether a call at the token limit may be missing something: all but an object that is closed."""
+    return isinstance(call.arguments, str) and read_arguments(call.arguments.strip() or "{")[1] is not None
 
 
 def _tool_call(call: CallText, seen: set[str]) -> ToolCall:

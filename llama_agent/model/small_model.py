@@ -255,8 +255,8 @@ def _numbers_and_options(request: str, tool: Tool) -> dict[str, Any]:
             if mentioned or name in required:
                 arguments[name] = (mentioned or options)[0]
         elif _is_number(schema) and numbers:
-            value = float(numbers.pop(0))
-            arguments[name] = int(value) if value.is_integer() else value
+            number = numbers.pop(0)
+            arguments[name] = float(number) if "." in number else int(number)
         elif schema.get("type") == "boolean" and name in required:
             arguments[name] = False
     return arguments

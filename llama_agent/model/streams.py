@@ -1,9 +1,8 @@
 """
 Server-sent events → one reply, from regular and irregular servers.
 
-The rules for irregular deltas are in the table of tool-call defects that this project collected: calls
-without an index (ollama/ollama#7881), index 0 for all (ollama/ollama#15457), ids and names repeated in each
-delta.
+Irregular deltas were seen in the wild: calls without an index (ollama/ollama#7881), index 0 for all
+(ollama/ollama#15457), ids and names repeated in each delta.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import jiter
 
 from llama_agent.errors import EndpointError
 from llama_agent.model.retry import is_retryable
+from llama_agent.redaction import redact
 
 _DONE = b"[DONE]"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -306,11 +306,7 @@ def parse_completion(body: Json) -> list[Reply]:
     raise_error_in_body(body)
     choices = [_object(item) for item in _list(body.get("choices"))]
     if not choices:
-        said = error_text(body)
-        message = (
-            f"the server answered with an error: {said}" if said else "the server's answer has no choices"
-        )
-        raise EndpointError(message, body=str(body))
+        raise EndpointError("the server's answer has no choices", body=str(body))
     return [_reply_of(body, choice, position) for position, choice in enumerate(choices)]
 
 
@@ -325,10 +321,10 @@ def parse_object(payload: bytes) -> Json:
     try:
         value = jiter.from_json(payload, partial_mode=False)
     except ValueError as error:
-        shown = payload[:200].decode(errors="replace")
+        shown = redact(payload.decode(errors="replace"), limit=200)
         raise EndpointError(f"the server's answer is not JSON ({error}): {shown!r}") from None
     if not isinstance(value, dict):
-        raise EndpointError(f"the server's answer is not a JSON object: {payload[:200]!r}")
+        raise EndpointError(f"the server's answer is not a JSON object: {redact(str(payload), limit=200)}")
     return cast("Json", value)
 
 
@@ -337,19 +333,22 @@ def raise_error_in_body(body: Json) -> None:
     Notice an error that arrives with status 200 or within a stream.
 
     :param body: A parsed body or event.
-    :raises EndpointError: It has an `error` and no choices.
+    :raises EndpointError: It has neither choices nor usage, and says that something is wrong, in any shape.
     """
+    if body.get("choices") or body.get("usage"):
+        return
     error = body.get("error")
-    if error and not body.get("choices"):
-        code = _object(cast("object", error)).get("code")
-        status = code if isinstance(code, int) else None
-        said = error_text(body) or str(cast("object", error))
-        raise EndpointError(
-            f"the server answered with an error: {said}",
-            status=status,
-            body=str(body),
-            retryable=status is not None and is_retryable(status, said),
-        )
+    said = error_text(body) or (str(cast("object", error)) if error else None)
+    if said is None:
+        return
+    code = _object(cast("object", error)).get("code", body.get("code", body.get("status")))
+    status = code if isinstance(code, int) else None
+    raise EndpointError(
+        f"the server answered with an error: {said}",
+        status=status,
+        body=str(body),
+        retryable=status is not None and is_retryable(status, said),
+    )
 
 
 def error_text(body: object) -> str | None:

@@ -24,7 +24,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Literal, Self, cast
@@ -42,6 +42,7 @@ from haystack.dataclasses import (
 )
 from haystack.dataclasses.chat_message import ToolCallResult
 from openai import AsyncOpenAI, AsyncStream, OpenAI, Stream
+from openai._types import RequestOptions
 from openai.resources.chat.completions import AsyncCompletions, Completions
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
@@ -60,11 +61,13 @@ from llama_agent.model.streams import (
     parse_completion,
     parse_object,
 )
+from llama_agent.redaction import redact
 
 _MAX_REDIRECTS = 5
 _SAID_SHOWN = 1000
 _REDIRECTS = frozenset({301, 302, 307, 308})
 _BODY_FIELDS = CompletionCreateParamsBase.__required_keys__ | CompletionCreateParamsBase.__optional_keys__
+_CREATE_OPTIONS = {"headers": "extra_headers", "params": "extra_query", "timeout": "timeout"}
 _JSON = {"Content-Type": "application/json"}
 _OPENAI_FOLDER = str(Path(inspect.getfile(openai)).parent)
 
@@ -80,6 +83,7 @@ class WireRequest:
     :param stream: Whether the reply is streamed.
     :param path: Path below the base URL, or, with two slashes, at the server's root (`//completion`).
     :param method: `GET` sends no body.
+    :param options: The client's own settings of one request: `headers`, `params`, `timeout` (seconds).
     """
 
     fields: Mapping[str, Any]
@@ -87,6 +91,7 @@ class WireRequest:
     stream: bool = False
     path: str = "/chat/completions"
     method: Literal["POST", "GET"] = "POST"
+    options: RequestOptions = field(default_factory=RequestOptions)
 
 
 LIST_MODELS = WireRequest({}, None, path="/models", method="GET")
@@ -256,9 +261,7 @@ class Transport:
                 if body is None:
                     return parse_object(client.get(url, cast_to=httpx2.Response).content)
                 return parse_object(
-                    client.post(
-                        url, content=body, cast_to=httpx2.Response, options={"headers": _JSON}
-                    ).content
+                    client.post(url, content=body, cast_to=httpx2.Response, options=_options(request)).content
                 )
             url = redirect.target
         raise _too_many_redirects(url)
@@ -271,7 +274,7 @@ class Transport:
                 if body is None:
                     return parse_object((await client.get(url, cast_to=httpx2.Response)).content)
                 response = await client.post(
-                    url, content=body, cast_to=httpx2.Response, options={"headers": _JSON}
+                    url, content=body, cast_to=httpx2.Response, options=_options(request)
                 )
                 return parse_object(response.content)
             url = redirect.target
@@ -285,7 +288,7 @@ class Transport:
                     url,
                     content=body,
                     cast_to=object,
-                    options={"headers": _JSON},
+                    options=_options(request),
                     stream=True,
                     stream_cls=Stream[object],
                 )
@@ -301,7 +304,7 @@ class Transport:
                     url,
                     content=body,
                     cast_to=object,
-                    options={"headers": _JSON},
+                    options=_options(request),
                     stream=True,
                     stream_cls=AsyncStream[object],
                 )
@@ -316,7 +319,8 @@ class Transport:
         if request.stream:
             fields.setdefault("stream_options", {"include_usage": True})
         unknown = {name: fields.pop(name) for name in list(fields) if name not in _BODY_FIELDS}
-        return {"messages": messages, **fields, **({"extra_body": unknown} if unknown else {})}
+        options = {_CREATE_OPTIONS[name]: value for name, value in request.options.items()}
+        return {"messages": messages, **fields, **options, **({"extra_body": unknown} if unknown else {})}
 
 
 class translated:
@@ -389,9 +393,19 @@ def wire_message(message: ChatMessage) -> Json:
         raise ConfigurationError(f"a {message.role.value} message can't be sent: {error}") from error
     wire.setdefault("content", "")
     for call, sent in zip(message.tool_calls, wire.get("tool_calls", ()), strict=False):
-        if MALFORMED in (call.extra or {}):
+        if replayed_arguments(call) is not call.arguments:
             sent["function"]["arguments"] = "{}"
     return wire
+
+
+def replayed_arguments(call: ToolCall) -> Json:
+    """
+    Arguments of an earlier call as a server is told of them.
+
+    :param call: Any call of the conversation.
+    :returns: Its arguments; none where they could not be read.
+    """
+    return {} if MALFORMED in (call.extra or {}) else call.arguments
 
 
 def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
@@ -403,13 +417,13 @@ def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
         return EndpointError(
             f"{said}If that is where it should go, make it the api_base_url.", status=status, body=body
         )
-    said = _said_in(error) or body.strip()[:300] or response.reason_phrase
+    said = _said_in(error) or redact(body.strip(), limit=300) or response.reason_phrase
     cures = {
         401: " Check the key: api_key=, LLAMA_AGENT_API_KEY or the preset's own variable.",
         404: " Is the base URL complete? Most servers want it to end in /v1. Is the model's name right?",
     }
     return EndpointError(
-        f"{base_url} answered {status}: {said[:_SAID_SHOWN]}{cures.get(status, '')}",
+        f"{base_url} answered {status}: {redact(said, limit=_SAID_SHOWN)}{cures.get(status, '')}",
         status=status,
         body=body,
         retryable=is_retryable(status, body),
@@ -449,6 +463,10 @@ def _too_many_redirects(url: str) -> EndpointError:
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _options(request: WireRequest) -> RequestOptions:
+    return {**request.options, "headers": {**_JSON, **request.options.get("headers", {})}}
 
 
 def _url_of(client: OpenAI | AsyncOpenAI, path: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import logging
 import threading
@@ -153,18 +154,25 @@ class Execution:
         tasks: list[asyncio.Task[None]] = []
 
         async def perform(job: _Job) -> None:
-            if job.after:
-                await asyncio.wait([tasks[place] for place in job.after])
+            before = [tasks[place] for place in job.after]
+            if before:
+                await asyncio.wait(before)
+            if any(task.cancelled() or task.exception() for task in before):
+                return  # the batch is being broken off
             async with gate:
                 await self._perform_async(batch, job)
 
         tasks.extend(asyncio.create_task(perform(job)) for job in jobs)
+        told, pending = 0, set(tasks)
         try:
-            for place, task in enumerate(tasks):
+            while pending:
                 # Not `await task`: a tool that swallows its cancellation would swallow the run's.
-                await asyncio.wait([task])
-                task.result()
-                await _send(batch.streaming_callback, _result_chunk(batch.finished[place], place))
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+                while told in batch.finished:
+                    await _send(batch.streaming_callback, _result_chunk(batch.finished[told], told))
+                    told += 1
         finally:
             await _end(tasks)
         await _send(batch.streaming_callback, _last_chunk())
@@ -205,13 +213,13 @@ class Execution:
     async def _perform_async(self, batch: Batch, job: _Job) -> None:
         with _Watched(batch, job) as watched:
             if (prepared := watched.prepare()) is not None:
-                watched.returned(await _call_async(*prepared))
+                watched.returned((await _call_async(*prepared)).value())
         watched.conclude()
 
     def _call(self, tool: Tool, arguments: BoundArguments) -> Any:
         function, _ = functions_of(tool)
         if function is None:
-            return self._await(_call_async(tool, arguments))
+            return self._await(_call_async(tool, arguments)).value()
         if not is_function_tool(tool):
             return tool.invoke(**arguments.keyword)
         value = function(*arguments.positional, **arguments.keyword)
@@ -238,7 +246,6 @@ class _Watched:
     def __enter__(self) -> _Watched:
         call = self._job.call
         self._started = time.perf_counter()
-        emit(ToolStarted, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
         description = self._job.tool.description if self._job.tool else ""
         self._span_context = tracer.trace(
             "haystack.agent.step.tool",
@@ -259,10 +266,11 @@ class _Watched:
         elif (tool := job.tool) is None:
             self._failed(_unknown_text(job.call.tool_name, self._batch.tools))
         else:
-            arguments = _injected(self._batch, tool, job.call.arguments)
-            bound = bind(tool, arguments)
+            bound = bind(tool, job.call.arguments)
             if isinstance(bound, BoundArguments):
-                return tool, bound
+                call = job.call
+                emit(ToolStarted, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
+                return tool, BoundArguments(bound.positional, _injected(self._batch, tool, bound.keyword))
             self._failed(rejection_text(tool.name, bound))
         return None
 
@@ -282,7 +290,7 @@ class _Watched:
                 if isinstance(error, ToolInvocationError)
                 else failure_text(self._job.call.tool_name, error)
             )
-            self._failed(redact(shorten(text, 2000)))
+            self._failed(shorten(redact(text), 2000))
         message = self._message
         failed = message is None or bool(message.tool_call_results[0].error)
         self._span.set_tag("haystack.tool.error", failed)
@@ -364,6 +372,7 @@ async def _captured(awaitable: Awaitable[Any]) -> _Captured:
 def _in_thread(function: Callable[..., T], *arguments: Any) -> Future[T]:
     """Run in a daemon thread, with the caller's context variables: a hanging tool can't hold the program."""
     future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # from here on it can't be cancelled under the thread's hands
     context = contextvars.copy_context()
 
     def work() -> None:
@@ -440,7 +449,10 @@ def _overlap(a: frozenset[str] | None, b: frozenset[str] | None) -> bool:
 
 def _owner_of(tool: Tool) -> int | None:
     """Identity of the object that a tool's bound method belongs to."""
-    owner = getattr(_target_of(tool), "__self__", None)
+    target = _target_of(tool)
+    while isinstance(target, functools.partial):
+        target = cast("Callable[..., Any]", target.func)
+    owner = getattr(target, "__self__", None)
     return None if owner is None or isinstance(owner, ModuleType) else id(owner)
 
 
@@ -454,6 +466,8 @@ def _needs_approval(batch: Batch, job: _Job) -> bool:
     approval, tool, call = batch.approval, job.tool, job.call
     if approval is None or tool is None or _unreadable(call) is not None or not approval.needs(call, tool):
         return False
+    if not isinstance(bind(tool, call.arguments), BoundArguments):
+        return False  # it won't run as it is: nobody has to be asked
     emit(ApprovalRequested, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
     return True
 
@@ -485,7 +499,7 @@ def _injected(batch: Batch, tool: Tool, arguments: Mapping[str, Any]) -> dict[st
         merged[name] = batch.state
     callback = batch.streaming_callback
     if batch.pass_callback_on and callback is not None and "streaming_callback" in _parameter_types(tool):
-        merged.setdefault("streaming_callback", callback)
+        merged["streaming_callback"] = callback
     return merged
 
 
@@ -527,14 +541,14 @@ def _is_state(kind: Any) -> bool:
     return _is_state(arguments[0]) if get_origin(kind) is Annotated else any(_is_state(a) for a in arguments)
 
 
-async def _call_async(tool: Tool, arguments: BoundArguments) -> Any:
+async def _call_async(tool: Tool, arguments: BoundArguments) -> _Captured:
     function, async_function = functions_of(tool)
     if not is_function_tool(tool):
         if async_function is not None:
-            return await tool.invoke_async(**arguments.keyword)
+            return await _captured(tool.invoke_async(**arguments.keyword))
         function = tool.invoke
     if async_function is not None:
-        return await async_function(*arguments.positional, **arguments.keyword)
+        return await _captured(async_function(*arguments.positional, **arguments.keyword))
 
     def call() -> _Captured:
         try:
@@ -542,8 +556,8 @@ async def _call_async(tool: Tool, arguments: BoundArguments) -> Any:
         except TOOL_FAILURES as error:
             return _Captured(raised=error)
 
-    value = (await asyncio.wrap_future(_in_thread(call))).value()
-    return await value if inspect.isawaitable(value) else value
+    done = await asyncio.wrap_future(_in_thread(call))
+    return await _captured(done.returned) if inspect.isawaitable(done.returned) else done
 
 
 def _tool_cancelled_itself(error: BaseException | None) -> bool:

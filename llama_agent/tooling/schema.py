@@ -21,7 +21,7 @@ from llama_agent.arguments import problems_of
 from llama_agent.errors import ConfigurationError
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""Names that servers accept for tools (OpenAI's wire rules; also Meta's, see `facts/llama_tool_calls.md`)."""
+"""Names that servers accept for tools (OpenAI's API reference, function names)."""
 
 
 @dataclass(frozen=True)

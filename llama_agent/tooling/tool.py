@@ -25,6 +25,9 @@ from llama_agent.tooling.schema import NAME_PATTERN, BoundArguments, Signature, 
 # What `to_dict` names here may be loaded again: nothing else of this package, and no user's functions.
 allow_deserialization_module(__name__)
 
+INJECTED = frozenset({"streaming_callback"})
+"""Parameters that the run fills in (Haystack's name): a model doesn't see them."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -211,19 +214,23 @@ class _MethodTool:
     """`@tool` on a method: gives a `FunctionTool` bound to the instance it is read from."""
 
     def __init__(
-        self, function: Callable[..., Any], make: Callable[[Callable[..., Any]], FunctionTool[..., Any]]
+        self,
+        function: Callable[..., Any],
+        make: Callable[[Callable[..., Any], Signature | None], FunctionTool[..., Any]],
     ):
         self._function = function
         self._make = make
+        self._signature: Signature | None = None
+        self.name = function.__name__
         self.__doc__ = function.__doc__
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
 
     def __get__(self, instance: object | None, owner: type) -> Any:
         if instance is None:
             return self
-        return self._make(self._function.__get__(instance, owner))
+        # The signature is read once, and not before: type hints may name the class that is being defined.
+        made = self._make(self._function.__get__(instance, owner), self._signature)
+        self._signature = made.signature
+        return made
 
 
 @overload
@@ -271,8 +278,8 @@ def tool(
     """
     hints = ToolHints(read_only, destructive, idempotent, open_world, sequential)
 
-    def make(target: Callable[..., Any]) -> FunctionTool[..., Any]:
-        return function_tool(target, name=name, description=description, hints=hints)
+    def make(target: Callable[..., Any], signature: Signature | None = None) -> FunctionTool[..., Any]:
+        return function_tool(target, name=name, description=description, hints=hints, signature=signature)
 
     def decorate(target: Callable[..., Any]) -> Any:
         return _MethodTool(target, make) if _defined_in_class(target) else make(target)
@@ -286,6 +293,7 @@ def function_tool(
     name: str | None = None,
     description: str | None = None,
     hints: ToolHints | None = None,
+    signature: Signature | None = None,
 ) -> FunctionTool[..., Any]:
     """
     Build the tool of a function.
@@ -294,6 +302,7 @@ def function_tool(
     :param name: As in `tool`.
     :param description: As in `tool`.
     :param hints: As in `tool`.
+    :param signature: The function's, where it has been read before.
     :returns: The tool.
     :raises ConfigurationError: As in `tool`.
     """
@@ -301,7 +310,7 @@ def function_tool(
     if not inspect.isroutine(function):
         # An object with `__call__`: as the bound method that it is, it is known for async, and whose it is.
         function = MethodType(cast("Any", type(function)).__call__, function)
-    signature = signature_of(function)
+    signature = signature or signature_of(function, hidden=INJECTED)
     is_async = inspect.iscoroutinefunction(function)
     return FunctionTool(
         name=name or default_name,
