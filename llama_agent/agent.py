@@ -102,7 +102,8 @@ class Agent(HaystackAgent):
             and those of `sequential` or `destructive` tools, keep the model's order in any case.
         :param tool_streaming_callback_passthrough: Give the callback to tools with such a parameter.
         :param hooks: Haystack hooks by hook point.
-        :param approval: Who is asked before a tool runs. Default: nobody.
+        :param approval: Who is asked before a tool runs: an object with `needs(call, tool)` and
+            `ask(call, tool)`, see `Approval`. Default: nobody.
         :raises ConfigurationError: A tool can't be made of something in `tools`, or a number is out of range.
         :raises ValueError: Haystack's own checks of prompts, state schema and hooks.
         """
@@ -110,8 +111,10 @@ class Agent(HaystackAgent):
             ("max_agent_steps", max_agent_steps),
             ("tool_concurrency_limit", tool_concurrency_limit),
         ):
-            if number < 1:
-                raise ConfigurationError(f"{name} must be 1 or more, not {number}")
+            if not isinstance(number, int) or number < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {number!r}")
+        if approval is not None and not (hasattr(approval, "needs") and hasattr(approval, "ask")):
+            raise ConfigurationError("approval must be an object with needs(call, tool) and ask(call, tool)")
         self._has_own_generator = chat_generator is None
         super(Agent, self).__init__(  # noqa: UP008 - @component re-creates the class
             chat_generator=chat_generator or MetaLlamaChatGenerator(api_base_url=None),
@@ -155,7 +158,7 @@ class Agent(HaystackAgent):
         :param generation_kwargs: Settings for the model calls; each wins over the generator's.
         :param tools: Tools for this run in place of the constructor's, or names of some of those.
         :param hook_context: For hooks to read, by `state.data["hook_context"]`.
-        :param on_event: Called with each event as it happens.
+        :param on_event: A plain function, called with each event as it happens.
         :param kwargs: Template variables, and values for the state's keys.
         :returns: The result; a dictionary in Haystack's form, with attributes.
         :raises LlamaAgentError: The endpoint failed for good, or the configuration can't work. What had been
@@ -330,7 +333,12 @@ class Agent(HaystackAgent):
         values: dict[str, Any],
     ) -> Performer:
         self._check_names(values)
-        selected = self._select_tools(offered)
+        if inspect.iscoroutinefunction(on_event):
+            raise ConfigurationError("on_event must be a plain function: it is called, not awaited")
+        try:
+            selected = self._select_tools(offered)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
         tools_now = _tools_on_offer(selected)
         names = [tool.name for tool in tools_now()]
         if names and not self._chat_generator_supports_tools:
@@ -376,7 +384,11 @@ def _as_messages(given: Messages | None) -> list[ChatMessage]:
     if given is None:
         return []
     if isinstance(given, str):
+        if not given.strip():
+            raise ConfigurationError("the task is empty")
         return [ChatMessage.from_user(given)]
+    if not isinstance(given, list):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+        raise ConfigurationError(f"give run() a text or a list of ChatMessages, not {type(given).__name__}")
     messages = list(given)
     for message in messages:
         if not isinstance(message, ChatMessage):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers

