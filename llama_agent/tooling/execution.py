@@ -8,7 +8,6 @@ This is the one boundary where a tool's exception becomes a message.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import logging
@@ -36,6 +35,7 @@ from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval, Refused
 from llama_agent.tooling.results import content_of, text_of
 from llama_agent.tooling.schema import BoundArguments
+from llama_agent.tooling.threads import TOOL_FAILURES, Captured, LoopThread, captured, end_tasks, in_thread
 from llama_agent.tooling.tool import (
     bind,
     failure_text,
@@ -48,11 +48,6 @@ from llama_agent.tooling.tool import (
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-# What a tool may end with that is its own failure and not the run's. SystemExit: a tool that calls a
-# command-line program's main() must not end a run of hours.
-TOOL_FAILURES = (Exception, SystemExit)
-_CANCEL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ class Execution:
     """
 
     def __init__(self) -> None:
-        self._loop_thread: _LoopThread | None = None
+        self._loop_thread: LoopThread | None = None
         self._lock = threading.Lock()
 
     def run(self, batch: Batch) -> list[ChatMessage]:
@@ -174,7 +169,7 @@ class Execution:
                     await _send(batch.streaming_callback, _result_chunk(batch.finished[told], told))
                     told += 1
         finally:
-            await _end(tasks)
+            await end_tasks(tasks)
         await _send(batch.streaming_callback, _last_chunk())
         return batch.messages()
 
@@ -198,7 +193,7 @@ class Execution:
         while waiting or running:
             for job in [job for job in waiting if ended.issuperset(job.after)][: batch.limit - len(running)]:
                 waiting.remove(job)
-                running[_in_thread(self._perform, batch, job)] = job
+                running[in_thread(self._perform, batch, job)] = job
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 ended.add(running.pop(future).place)
                 future.result()
@@ -228,7 +223,7 @@ class Execution:
     def _await(self, awaitable: Awaitable[Any]) -> Any:
         with self._lock:
             if self._loop_thread is None:
-                self._loop_thread = _LoopThread()
+                self._loop_thread = LoopThread()
             thread = self._loop_thread
         return thread.run(awaitable)
 
@@ -319,84 +314,6 @@ class _Watched:
     def _failed(self, text: str) -> None:
         logger.info("tool call failed: %s", redact(text))
         self._message = ChatMessage.from_tool(text, origin=self._job.call, error=True)
-
-
-class _LoopThread:
-    """An event loop in a daemon thread."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="llama-agent-async-tools", daemon=True
-        )
-        self._thread.start()
-
-    def run(self, awaitable: Awaitable[Any]) -> Any:
-        future = asyncio.run_coroutine_threadsafe(_captured(awaitable), self._loop)
-        try:
-            return future.result().value()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def stop(self) -> None:
-        async def cancel_all() -> None:
-            await _end([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
-
-        self.run(cancel_all())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-@dataclass(frozen=True)
-class _Captured:
-    """A return value or an exception: StopIteration and SystemExit can't pass through a future."""
-
-    returned: Any = None
-    raised: BaseException | None = None
-
-    def value(self) -> Any:
-        if self.raised is not None:
-            raise self.raised
-        return self.returned
-
-
-async def _captured(awaitable: Awaitable[Any]) -> _Captured:
-    try:
-        return _Captured(await awaitable)
-    except TOOL_FAILURES as error:
-        return _Captured(raised=error)
-
-
-def _in_thread(function: Callable[..., T], *arguments: Any) -> Future[T]:
-    """Run in a daemon thread, with the caller's context variables: a hanging tool can't hold the program."""
-    future: Future[T] = Future()
-    future.set_running_or_notify_cancel()  # from here on it can't be cancelled under the thread's hands
-    context = contextvars.copy_context()
-
-    def work() -> None:
-        try:
-            future.set_result(context.run(function, *arguments))
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=work, name="llama-agent-tool", daemon=True).start()
-    return future
-
-
-async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """Cancel what still runs. A tool that swallows its cancellation is left behind after a moment."""
-    unfinished = [task for task in tasks if not task.done()]
-    for task in unfinished:
-        task.cancel()
-    if unfinished:
-        _, stubborn = await asyncio.wait(unfinished, timeout=_CANCEL_SECONDS)
-        for task in stubborn:
-            logger.warning("a tool did not end when it was cancelled: %s", task.get_name())
-    for task in tasks:
-        if task.done() and not task.cancelled():
-            task.exception()  # seen: else asyncio complains of it
 
 
 def _plan(batch: Batch) -> list[_Job]:
@@ -541,23 +458,23 @@ def _is_state(kind: Any) -> bool:
     return _is_state(arguments[0]) if get_origin(kind) is Annotated else any(_is_state(a) for a in arguments)
 
 
-async def _call_async(tool: Tool, arguments: BoundArguments) -> _Captured:
+async def _call_async(tool: Tool, arguments: BoundArguments) -> Captured:
     function, async_function = functions_of(tool)
     if not is_function_tool(tool):
         if async_function is not None:
-            return await _captured(tool.invoke_async(**arguments.keyword))
+            return await captured(tool.invoke_async(**arguments.keyword))
         function = tool.invoke
     if async_function is not None:
-        return await _captured(async_function(*arguments.positional, **arguments.keyword))
+        return await captured(async_function(*arguments.positional, **arguments.keyword))
 
-    def call() -> _Captured:
+    def call() -> Captured:
         try:
-            return _Captured(cast("Any", function)(*arguments.positional, **arguments.keyword))
+            return Captured(cast("Any", function)(*arguments.positional, **arguments.keyword))
         except TOOL_FAILURES as error:
-            return _Captured(raised=error)
+            return Captured(raised=error)
 
-    done = await asyncio.wrap_future(_in_thread(call))
-    return await _captured(done.returned) if inspect.isawaitable(done.returned) else done
+    done = await asyncio.wrap_future(in_thread(call))
+    return await captured(done.returned) if inspect.isawaitable(done.returned) else done
 
 
 def _tool_cancelled_itself(error: BaseException | None) -> bool:

@@ -1,0 +1,124 @@
+"""Where tools run that don't run on the caller's thread: daemon threads, and an event loop in one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# What a tool may end with that is its own failure and not the run's. SystemExit: a tool that calls a
+# command-line program's main() must not end a run of hours.
+TOOL_FAILURES = (Exception, SystemExit)
+_CANCEL_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A return value or an exception: StopIteration and SystemExit can't pass through a future."""
+
+    returned: Any = None
+    raised: BaseException | None = None
+
+    def value(self) -> Any:
+        """Return or raise what was captured."""
+        if self.raised is not None:
+            raise self.raised
+        return self.returned
+
+
+async def captured(awaitable: Awaitable[Any]) -> Captured:
+    """
+    Await, and capture a tool's own failure; a cancellation passes.
+
+    :param awaitable: A tool's coroutine.
+    :returns: What came of it.
+    """
+    try:
+        return Captured(await awaitable)
+    except TOOL_FAILURES as error:
+        return Captured(raised=error)
+
+
+def in_thread(function: Callable[..., T], *arguments: Any) -> Future[T]:
+    """
+    Run in a daemon thread, with the caller's context variables: a hanging tool can't hold the program.
+
+    :param function: What to run.
+    :param arguments: Its arguments.
+    :returns: Its outcome, in time.
+    """
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # from here on it can't be cancelled under the thread's hands
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            future.set_result(context.run(function, *arguments))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="llama-agent-tool", daemon=True).start()
+    return future
+
+
+async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """
+    Cancel what still runs, and wait for it.
+
+    :param tasks: Tool calls. One that swallows its cancellation is left behind after a second, with a warning.
+    """
+    unfinished = [task for task in tasks if not task.done()]
+    for task in unfinished:
+        task.cancel()
+    if unfinished:
+        _, stubborn = await asyncio.wait(unfinished, timeout=_CANCEL_SECONDS)
+        for task in stubborn:
+            logger.warning("a tool did not end when it was cancelled: %s", task.get_name())
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()  # seen: else asyncio complains of it
+
+
+class LoopThread:
+    """An event loop in a daemon thread, for async tools of sync runs."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="llama-agent-async-tools", daemon=True
+        )
+        self._thread.start()
+
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        """
+        Await on that loop, and block until it is done.
+
+        :param awaitable: A tool's coroutine.
+        :returns: What it returns. What it raises is raised here.
+        """
+        future = asyncio.run_coroutine_threadsafe(captured(awaitable), self._loop)
+        try:
+            return future.result().value()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """Cancel what runs, end the thread, close the loop."""
+
+        async def cancel_all() -> None:
+            await end_tasks([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
+
+        self.run(cancel_all())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
