@@ -74,7 +74,8 @@ async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """
     Cancel what still runs, and wait for it.
 
-    :param tasks: Tool calls. One that swallows its cancellation is left behind after a second, with a warning.
+    :param tasks: Tool calls. One that swallows its cancellation is left behind after a second, with a
+        warning.
     """
     unfinished = [task for task in tasks if not task.done()]
     for task in unfinished:
