@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from llama_agent.agent import Agent
+    from llama_agent.cancel import CancelToken
     from llama_agent.errors import (
         ConfigurationError,
         EndpointError,
         LlamaAgentError,
         RetiredEndpointError,
         RunInterrupted,
+        ToolDefinitionWarning,
+        ToolDenied,
         ToolFailedError,
+        ToolRetry,
     )
     from llama_agent.events import (
         ApprovalRequested,
@@ -31,17 +35,20 @@ if TYPE_CHECKING:
         RunStarted,
         TextDelta,
         ToolFinished,
+        ToolProgress,
         ToolStarted,
     )
     from llama_agent.loop.state import RunResult, StopReason, Usage
     from llama_agent.model.generator import MetaLlamaChatGenerator
     from llama_agent.tooling.approval import Approval, Refused
+    from llama_agent.tooling.run_context import RunContext
     from llama_agent.tooling.tool import FunctionTool, ToolHints, tool
 
 __all__ = [
     "Agent",
     "Approval",
     "ApprovalRequested",
+    "CancelToken",
     "ConfigurationError",
     "EndpointError",
     "Event",
@@ -53,15 +60,20 @@ __all__ = [
     "Refused",
     "RetiredEndpointError",
     "RetryScheduled",
+    "RunContext",
     "RunFinished",
     "RunInterrupted",
     "RunResult",
     "RunStarted",
     "StopReason",
     "TextDelta",
+    "ToolDefinitionWarning",
+    "ToolDenied",
     "ToolFailedError",
     "ToolFinished",
     "ToolHints",
+    "ToolProgress",
+    "ToolRetry",
     "ToolStarted",
     "Usage",
     "tool",
@@ -71,6 +83,7 @@ _HOMES = {
     "Agent": "llama_agent.agent",
     "Approval": "llama_agent.tooling.approval",
     "ApprovalRequested": "llama_agent.events",
+    "CancelToken": "llama_agent.cancel",
     "ConfigurationError": "llama_agent.errors",
     "EndpointError": "llama_agent.errors",
     "Event": "llama_agent.events",
@@ -82,15 +95,20 @@ _HOMES = {
     "Refused": "llama_agent.tooling.approval",
     "RetiredEndpointError": "llama_agent.errors",
     "RetryScheduled": "llama_agent.events",
+    "RunContext": "llama_agent.tooling.run_context",
     "RunFinished": "llama_agent.events",
     "RunInterrupted": "llama_agent.errors",
     "RunResult": "llama_agent.loop.state",
     "RunStarted": "llama_agent.events",
     "StopReason": "llama_agent.loop.state",
     "TextDelta": "llama_agent.events",
+    "ToolDefinitionWarning": "llama_agent.errors",
+    "ToolDenied": "llama_agent.errors",
     "ToolFailedError": "llama_agent.errors",
     "ToolFinished": "llama_agent.events",
     "ToolHints": "llama_agent.tooling.tool",
+    "ToolProgress": "llama_agent.events",
+    "ToolRetry": "llama_agent.errors",
     "ToolStarted": "llama_agent.events",
     "Usage": "llama_agent.loop.state",
     "tool": "llama_agent.tooling.tool",

@@ -85,8 +85,8 @@ class Agent(HaystackAgent):
 
         :param chat_generator: The model. Default: `MetaLlamaChatGenerator` for the endpoint in the
             environment (`LLAMA_AGENT_ENDPOINT`), else the embedded model if it is installed.
-        :param tools: Functions, bound methods, Haystack Tools and Toolsets, in a list nested as one likes, or
-            a single Toolset.
+        :param tools: Functions, bound methods, objects and modules (their public documented methods and
+            functions), Haystack Tools and Toolsets; one of these, or a list nested as one likes.
         :param system_prompt: Jinja template of the system message.
         :param user_prompt: Jinja template of a user message that is appended to each run's messages.
         :param required_variables: Template variables a run must give; `"*"` for all.
@@ -144,6 +144,7 @@ class Agent(HaystackAgent):
         tools: Any = None,
         hook_context: dict[str, Any] | None = None,
         on_event: OnEvent | None = None,
+        deps: object = None,
         **kwargs: Any,
     ) -> RunResult:
         """
@@ -159,6 +160,7 @@ class Agent(HaystackAgent):
         :param tools: Tools for this run in place of the constructor's, or names of some of those.
         :param hook_context: For hooks to read, by `state.data["hook_context"]`.
         :param on_event: A plain function, called with each event as it happens.
+        :param deps: Any object, for tools with a parameter annotated `RunContext[T]`: its `.deps`.
         :param kwargs: Template variables, and values for the state's keys.
         :returns: The result; a dictionary in Haystack's form, with attributes.
         :raises LlamaAgentError: The endpoint failed for good, or the configuration can't work. What had been
@@ -173,7 +175,7 @@ class Agent(HaystackAgent):
         )
         conversation = self._conversation(user_message, messages, kwargs)
         performer = self._begin(
-            conversation, offered, callback, generation_kwargs, hook_context, on_event, kwargs
+            conversation, offered, callback, generation_kwargs, hook_context, on_event, deps, kwargs
         )
         with performer.watched(self._create_agent_span(list(performer.read_tools()))):
             drive(agent_flow(performer.run, performer.policy), performer.perform)
@@ -189,6 +191,7 @@ class Agent(HaystackAgent):
         tools: Any = None,
         hook_context: dict[str, Any] | None = None,
         on_event: OnEvent | None = None,
+        deps: object = None,
         **kwargs: Any,
     ) -> RunResult:
         """
@@ -201,6 +204,7 @@ class Agent(HaystackAgent):
         :param tools: As in `run`.
         :param hook_context: As in `run`.
         :param on_event: As in `run`.
+        :param deps: As in `run`.
         :param kwargs: As in `run`.
         :returns: As `run`.
         :raises LlamaAgentError: As `run`.
@@ -212,7 +216,7 @@ class Agent(HaystackAgent):
         callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=True)
         conversation = self._conversation(user_message, messages, kwargs)
         performer = self._begin(
-            conversation, offered, callback, generation_kwargs, hook_context, on_event, kwargs
+            conversation, offered, callback, generation_kwargs, hook_context, on_event, deps, kwargs
         )
         with performer.watched(self._create_agent_span(list(performer.read_tools()))):
             await drive_async(agent_flow(performer.run, performer.policy), performer.perform_async)
@@ -330,6 +334,7 @@ class Agent(HaystackAgent):
         generation_kwargs: dict[str, Any] | None,
         hook_context: dict[str, Any] | None,
         on_event: OnEvent | None,
+        deps: object,
         values: dict[str, Any],
     ) -> Performer:
         self._check_names(values)
@@ -376,6 +381,7 @@ class Agent(HaystackAgent):
             pass_callback_on=self.tool_streaming_callback_passthrough,
             raise_on_failure=self.raise_on_tool_invocation_failure,
             approval=self.approval,
+            deps=deps,
         )
         return Performer(run, policy, settings, EventSink(run.run_id, on_event), tools_now)
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import jiter
 from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    import jsonschema
+
+Json: TypeAlias = dict[str, Any]
 
 MALFORMED = "malformed_arguments"
 """
@@ -19,6 +25,17 @@ org/llama.cpp#25510).
 """
 
 _SHOWN = 120
+_LINES = 10
+_LINE_CHARACTERS = 400
+
+# What a text of each kind looks like, by the beginning of pydantic's error types.
+_FORMS = (
+    ("datetime", ", such as 2026-01-31T12:00:00Z"),
+    ("date", ", such as 2026-01-31"),
+    ("time_delta", ", such as PT1H30M"),
+    ("time", ", such as 12:30:00"),
+    ("bytes", ", in base64"),
+)
 
 
 def read_arguments(raw: str | Mapping[str, object] | None) -> tuple[dict[str, Any], str | None]:
@@ -45,30 +62,73 @@ def read_arguments(raw: str | Mapping[str, object] | None) -> tuple[dict[str, An
     return cast("dict[str, Any]", value), None
 
 
-def problems_of(error: ValidationError, accepted: Iterable[str]) -> list[str]:
+def problems_of(error: ValidationError, arguments: object, accepted: Iterable[str]) -> list[str]:
     """
     Say what is wrong with arguments, one short line per problem.
 
     :param error: pydantic's finding.
+    :param arguments: What was checked.
     :param accepted: Names that the tool accepts.
-    :returns: Lines that name the place, what is expected and what was received.
+    :returns: At most 10 lines that name the place, what is expected and what was received.
+    """
+    names = list(accepted)
+    # The branches of a union report one problem each: they are told together, as its place's.
+    told: dict[str, list[str]] = {}
+    received: dict[str, object] = {}
+    for problem in error.errors(include_url=False, include_context=False):
+        is_key = problem["type"] in ("missing", "missing_argument", "extra_forbidden")
+        path = _path_in(arguments, problem["loc"], ends_in_key=is_key)
+        place = _place(path)
+        match problem["type"]:
+            case "missing" | "missing_argument":
+                text = "required, but missing"
+            case "extra_forbidden":
+                text = _extra_text(path, names)
+            case kind:
+                text = problem["msg"][:1].lower() + problem["msg"][1:] + _form_of(kind)
+                received[place] = problem["input"]
+        if text not in told.setdefault(place, []):
+            told[place].append(text)
+    lines = [
+        f"{place}: {', or '.join(texts)}" + _received(received.get(place, ...))
+        for place, texts in told.items()
+    ]
+    return _bounded(lines)
+
+
+def schema_problems_of(errors: Iterable[jsonschema.ValidationError], accepted: Iterable[str]) -> list[str]:
+    """
+    Say what is wrong with arguments, for a tool that has nothing but a JSON schema.
+
+    :param errors: jsonschema's findings.
+    :param accepted: Names that the tool accepts.
+    :returns: Lines as `problems_of` gives them.
     """
     names = list(accepted)
     lines: list[str] = []
-    for problem in error.errors(include_url=False, include_context=False):
-        place = ".".join(str(part) for part in problem["loc"]) or "arguments"
-        match problem["type"]:
-            case "missing" | "missing_argument":
-                lines.append(f"{place}: required, but missing")
-            case "extra_forbidden" if len(problem["loc"]) > 1:
-                lines.append(f"{place}: not a key of this object")
-            case "extra_forbidden":
-                near = f"; did you mean {suggestion}" if (suggestion := nearest(place, names)) else ""
-                lines.append(f"{place}: not a parameter{near}. Accepted: {', '.join(names) or 'none'}")
-            case _:
-                message = problem["msg"][:1].lower() + problem["msg"][1:]
-                lines.append(f"{place}: {message}, received {shorten(repr(problem['input']))}")
-    return lines
+    for error in errors:
+        path = list(error.absolute_path)
+        value = cast("object", error.instance)
+        wanted = cast("object", error.validator_value)
+        match str(error.validator):
+            case "required":
+                missing = [name for name in cast("list[str]", wanted) if name not in cast("Json", value)]
+                lines += [f"{_place([*path, name])}: required, but missing" for name in missing]
+            case "additionalProperties" | "unevaluatedProperties" if isinstance(value, dict):
+                known = cast("Json", cast("Json", error.schema).get("properties", {}))
+                extras = [name for name in cast("Json", value) if name not in known]
+                lines += [f"{_place([*path, name])}: {_extra_text([*path, name], names)}" for name in extras]
+            case "type":
+                kinds = cast("list[str]", wanted if isinstance(wanted, list) else [wanted])
+                lines.append(f"{_place(path)}: must be of type {' or '.join(kinds)}{_received(value)}")
+            case "enum" | "const":
+                choices = cast("list[object]", wanted if isinstance(wanted, list) else [wanted])
+                shown = shorten(", ".join(map(repr, choices)))
+                lines.append(f"{_place(path)}: must be one of {shown}{_received(value)}")
+            case keyword:
+                expected = f"must fit {keyword} {shorten(json.dumps(wanted, default=str))}"
+                lines.append(f"{_place(path)}: {expected}{_received(value)}")
+    return _bounded(list(dict.fromkeys(lines)))
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
@@ -105,3 +165,43 @@ def _is_finite(value: object) -> bool:
 def _kind(value: object) -> str:
     names: dict[type, str] = {list: "a list", str: "a string", bool: "a boolean"}
     return names.get(type(value), "a number")
+
+
+def _path_in(value: object, location: Sequence[int | str], *, ends_in_key: bool) -> list[int | str]:
+    """The steps of a location that lead into the value: pydantic also names union branches and validators."""
+    path: list[int | str] = []
+    for place, step in enumerate(location):
+        if isinstance(value, dict) and step in value:
+            value = cast("Json", value)[str(step)]
+        elif isinstance(value, list) and isinstance(step, int) and step < len(cast("list[object]", value)):
+            value = cast("list[object]", value)[step]
+        elif not (ends_in_key and place == len(location) - 1):
+            continue
+        path.append(step)
+    return path
+
+
+def _form_of(kind: str) -> str:
+    """What a value of the wanted kind looks like, where a model may not know."""
+    return next((form for start, form in _FORMS if kind.startswith(start)), "")
+
+
+def _place(path: Sequence[int | str]) -> str:
+    return shorten(".".join(str(step) for step in path)) or "arguments"
+
+
+def _extra_text(path: Sequence[int | str], names: list[str]) -> str:
+    if len(path) > 1:
+        return "not a key of this object"
+    near = nearest(str(path[-1]), names) if path else None
+    hint = f"; did you mean {near}" if near else ""
+    return f"not a parameter{hint}. Accepted: {', '.join(names) or 'none'}"
+
+
+def _received(value: object) -> str:
+    return "" if value is ... else f", received {shorten(repr(value))}"
+
+
+def _bounded(lines: list[str]) -> list[str]:
+    shown = [shorten(line, _LINE_CHARACTERS) for line in lines[:_LINES]]
+    return shown if len(lines) <= _LINES else [*shown, f"… and {len(lines) - _LINES} more"]

@@ -12,6 +12,14 @@ The exceptions that leave this package.
     KeyboardInterrupt
     └── RunInterrupted                  Ctrl-C during a run; has `.result`
 
+and two that tools raise, which never leave it: their text goes to the model.
+
+::
+
+    Exception
+    ├── ToolRetry                       the arguments won't do; the model is asked for others
+    └── ToolDenied                      the tool won't do this, and asking again won't help
+
 A model's mistake is never an exception: it goes back to the model as a message.
 """
 
@@ -102,3 +110,23 @@ class RunInterrupted(KeyboardInterrupt):
     def __init__(self, result: RunResult) -> None:
         super().__init__("the run was interrupted; what it had got to is in .result")
         self.result = result
+
+
+class ToolRetry(Exception):
+    """
+    Raised by a tool that wants to be called again, with other arguments.
+
+    :param message: What is wrong and what would do; goes to the model as it is.
+    """
+
+
+class ToolDenied(Exception):
+    """
+    Raised by a tool that won't do what it was asked for, however it is asked.
+
+    :param message: What isn't allowed, and why; goes to the model as it is.
+    """
+
+
+class ToolDefinitionWarning(UserWarning):
+    """A tool works, but a model will find it hard to use."""

@@ -118,6 +118,19 @@ class ToolStarted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToolProgress(Event):
+    """
+    A tool says how far it is, by `RunContext.progress`.
+
+    :param text: What it says; the model doesn't see it.
+    """
+
+    tool_name: str
+    call_id: str | None
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToolFinished(Event):
     """
     A tool call ended, well or badly.
@@ -200,6 +213,15 @@ def collecting(sink: EventSink) -> Generator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def current_sink() -> EventSink | None:
+    """
+    The sink of the current run.
+
+    :returns: The sink that `collecting` set, or None outside a run.
+    """
+    return _current.get()
 
 
 def emit(kind: Callable[..., Event], **fields: object) -> None:

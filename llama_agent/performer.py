@@ -15,6 +15,7 @@ from haystack.hooks.protocol import Hook, HookPoint
 from haystack.tools.tool import Tool
 from haystack.tracing.tracer import Span, tracer
 
+from llama_agent.cancel import CancelToken
 from llama_agent.errors import ConfigurationError, RunInterrupted
 from llama_agent.events import (
     EventSink,
@@ -45,6 +46,7 @@ class RunSettings:
     :param pass_callback_on: Whether tools get the callback.
     :param raise_on_failure: Whether a tool's failure raises.
     :param approval: Who is asked before a tool runs.
+    :param deps: The caller's object, for tools that ask for the run's context.
     """
 
     generator: ChatGenerator
@@ -56,6 +58,7 @@ class RunSettings:
     pass_callback_on: bool = False
     raise_on_failure: bool = False
     approval: Approval | None = None
+    deps: object = None
 
 
 @dataclass
@@ -76,6 +79,7 @@ class Performer:
     sink: EventSink
     read_tools: Callable[[], Sequence[Tool]]
     _span: Span | None = field(default=None, init=False)
+    _cancel: CancelToken = field(default_factory=CancelToken, init=False)
 
     def perform(self, effect: Effect) -> Outcome:
         """
@@ -184,6 +188,8 @@ class Performer:
             pass_callback_on=settings.pass_callback_on,
             raise_on_failure=settings.raise_on_failure,
             approval=settings.approval,
+            deps=settings.deps,
+            cancel=self._cancel,
         )
 
     @contextmanager
@@ -192,6 +198,7 @@ class Performer:
         try:
             yield batch
         except BaseException:
+            self._cancel.cancel()  # tools that still run in threads look at it
             self.run.record_results(batch.messages(), unfinished=len(batch.calls) - len(batch.finished))
             raise
 

@@ -9,10 +9,10 @@ import pytest
 import llama_agent
 
 NAMES = """
-Agent Approval ApprovalRequested ConfigurationError EndpointError Event FunctionTool LlamaAgentError
+Agent Approval ApprovalRequested CancelToken ConfigurationError EndpointError Event FunctionTool LlamaAgentError
 MetaLlamaChatGenerator ModelReplied ModelRequested Refused RetiredEndpointError RetryScheduled RunFinished
-RunInterrupted RunResult RunStarted StopReason TextDelta ToolFailedError ToolFinished ToolHints ToolStarted
-Usage tool
+RunContext RunInterrupted RunResult RunStarted StopReason TextDelta ToolDefinitionWarning ToolDenied
+ToolFailedError ToolFinished ToolHints ToolProgress ToolRetry ToolStarted Usage tool
 """.split()
 
 

@@ -363,7 +363,7 @@ def test_the_schema_has_no_titles_but_a_parameter_may_be_called_title(endpoint: 
 
     parameters = definitions(endpoint, [store])["store"]["parameters"]
     assert set(parameters["properties"]) == {"title", "book"}
-    (book,) = parameters["$defs"].values()
+    book = parameters["properties"]["book"]
     assert set(book["properties"]) == {"title", "pages"}
     assert '"title": "' not in json.dumps(parameters)
 
@@ -388,7 +388,7 @@ def test_literals_and_enumerations_list_their_values(endpoint: Endpoint) -> None
 
     parameters = definitions(endpoint, [paint])["paint"]["parameters"]
     assert parameters["properties"]["coats"]["enum"] == ["one", "two"]
-    (colour,) = parameters["$defs"].values()
+    colour = parameters["properties"]["colour"]
     assert colour["enum"] == ["red", "blue"]
 
 
@@ -661,7 +661,7 @@ def test_a_lambda_is_answered_with_give_it_a_name() -> None:
     assert "name=" in text
 
 
-@pytest.mark.parametrize("thing", [3, "add", Counter, json])
+@pytest.mark.parametrize("thing", [3, "add", Counter, date(2026, 1, 1)])
 def test_what_cant_be_a_tool_is_named(thing: object) -> None:
     assert repr(thing) in complaint([thing])
 

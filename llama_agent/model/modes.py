@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, cast
 from haystack.dataclasses import ChatMessage, TextContent
 from haystack.tools.tool import Tool
 
+from llama_agent import json_schema
 from llama_agent.errors import ConfigurationError, EndpointError
 from llama_agent.model.streams import CallText, Json, Reply, parse_object
 from llama_agent.model.wire import WireRequest, replayed_arguments, wire_message
@@ -156,6 +157,7 @@ def definition_of(tool: Tool, *, strict: bool = False) -> Json:
     """
     function: Json = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
     if strict:
+        function["parameters"] = json_schema.strict(tool.parameters)
         function["strict"] = True
     return {"type": "function", "function": function}
 

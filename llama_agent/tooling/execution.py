@@ -14,11 +14,11 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from haystack.components.agents.state.state import State
 from haystack.dataclasses import ChatMessage, StreamingChunk, ToolCall
@@ -29,14 +29,17 @@ from haystack.tools.tool import Tool
 from haystack.tracing.tracer import tracer
 
 from llama_agent.arguments import MALFORMED, nearest, shorten
-from llama_agent.errors import ConfigurationError, ToolFailedError
+from llama_agent.cancel import CancelToken
+from llama_agent.errors import ConfigurationError, ToolDenied, ToolFailedError, ToolRetry
 from llama_agent.events import ApprovalRequested, ToolFinished, ToolStarted, emit
 from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval, Refused
-from llama_agent.tooling.results import content_of, text_of
+from llama_agent.tooling.results import collected, collected_async, content_of, text_of
+from llama_agent.tooling.run_context import Injection, context_of, injections_of
 from llama_agent.tooling.schema import BoundArguments
 from llama_agent.tooling.threads import TOOL_FAILURES, Captured, LoopThread, captured, end_tasks, in_thread
 from llama_agent.tooling.tool import (
+    FunctionTool,
     bind,
     failure_text,
     functions_of,
@@ -63,6 +66,8 @@ class Batch:
     :param pass_callback_on: Whether tools with a `streaming_callback` parameter get it.
     :param raise_on_failure: Whether a failure raises instead of going to the model.
     :param approval: Who is asked before calls run.
+    :param deps: The caller's object, for tools that ask for the run's context.
+    :param cancel: Set when the run is broken off.
     :param finished: Filled as calls end: tool messages by the call's place; holds them also when the batch
         is broken off.
     """
@@ -75,6 +80,8 @@ class Batch:
     pass_callback_on: bool = False
     raise_on_failure: bool = False
     approval: Approval | None = None
+    deps: object = None
+    cancel: CancelToken | None = None
     finished: dict[int, ChatMessage] = field(default_factory=dict[int, ChatMessage])
 
     def messages(self) -> list[ChatMessage]:
@@ -216,9 +223,15 @@ class Execution:
         if function is None:
             return self._await(_call_async(tool, arguments)).value()
         if not is_function_tool(tool):
-            return tool.invoke(**arguments.keyword)
-        value = function(*arguments.positional, **arguments.keyword)
-        return self._await(value) if inspect.isawaitable(value) else value
+            return tool.invoke(**arguments.values)
+        value = arguments.call(function)
+        if inspect.isawaitable(value):
+            return self._await(value)
+        return (
+            self._await(collected_async(cast("AsyncIterator[object]", value)))
+            if isinstance(value, AsyncIterator)
+            else value
+        )
 
     def _await(self, awaitable: Awaitable[Any]) -> Any:
         with self._lock:
@@ -261,12 +274,13 @@ class _Watched:
         elif (tool := job.tool) is None:
             self._failed(_unknown_text(job.call.tool_name, self._batch.tools))
         else:
-            bound = bind(tool, job.call.arguments)
-            if isinstance(bound, BoundArguments):
-                call = job.call
+            call, state_values = job.call, _from_state(self._batch, tool, job.call.arguments)
+            bound = bind(tool, call.arguments, filled=state_values)
+            problems = bound if isinstance(bound, list) else _not_in_state(self._batch, tool, state_values)
+            if isinstance(bound, BoundArguments) and not problems:
                 emit(ToolStarted, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
-                return tool, BoundArguments(bound.positional, _injected(self._batch, tool, bound.keyword))
-            self._failed(rejection_text(tool.name, bound))
+                return tool, bound.with_values({**state_values, **_injected(self._batch, tool, call)})
+            self._failed(rejection_text(tool.name, problems))
         return None
 
     def returned(self, value: Any) -> None:
@@ -279,7 +293,8 @@ class _Watched:
         caught = isinstance(error, TOOL_FAILURES) or _tool_cancelled_itself(error)
         if error is not None and caught:
             self._error = error
-            self._traceback = redact("".join(traceback.format_exception(error)))
+            if not isinstance(error, ToolRetry | ToolDenied):
+                self._traceback = redact("".join(traceback.format_exception(error)))
             text = (
                 str(error)
                 if isinstance(error, ToolInvocationError)
@@ -308,7 +323,8 @@ class _Watched:
         message = cast("ChatMessage", self._message)
         self._batch.finished[self._job.place] = message
         result = message.tool_call_results[0]
-        if result.error and self._batch.raise_on_failure:
+        spoken = isinstance(self._error, ToolRetry | ToolDenied)  # the tool's word to the model
+        if result.error and self._batch.raise_on_failure and not spoken:
             raise ToolFailedError(str(result.result), tool_name=self._job.call.tool_name) from self._error
 
     def _failed(self, text: str) -> None:
@@ -341,7 +357,7 @@ class _Claims:
             return cls(False, None, frozenset(), frozenset())
         hints = hints_of(tool)
         alone = hints.sequential or hints.destructive
-        if _state_parameters(tool):
+        if "state" in _injections(tool).values():
             return cls(alone, _owner_of(tool), None, None)
         sources = tool.inputs_from_state or {}
         reads = frozenset(key for key, name in sources.items() if name not in job.call.arguments)
@@ -406,18 +422,44 @@ def _unknown_text(name: str, tools: Mapping[str, Tool]) -> str:
     return f"There is no tool '{name}'.{hint} Available tools: {', '.join(tools) or 'none'}."
 
 
-def _injected(batch: Batch, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's arguments and what the run fills in: State values, the State, the streaming callback."""
-    merged = dict(arguments)
-    for key, name in (tool.inputs_from_state or {}).items():
-        if name not in merged and batch.state.has(key):
-            merged[name] = batch.state.get(key)
-    for name in _state_parameters(tool):
-        merged[name] = batch.state
-    callback = batch.streaming_callback
-    if batch.pass_callback_on and callback is not None and "streaming_callback" in _parameter_types(tool):
-        merged["streaming_callback"] = callback
-    return merged
+def _from_state(batch: Batch, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters that get their values from the State; what the model sent for them wins, as in Haystack."""
+    ours = is_function_tool(tool)
+    return {
+        name: batch.state.get(key)
+        for key, name in (tool.inputs_from_state or {}).items()
+        if batch.state.has(key) and (ours or name not in arguments)
+    }
+
+
+def _not_in_state(batch: Batch, tool: Tool, found: Mapping[str, Any]) -> list[str]:
+    """Parameters of a function that can't go without a value of the State, which isn't there."""
+    if not isinstance(tool, FunctionTool):
+        return []
+    missing = {name: key for key, name in (tool.inputs_from_state or {}).items() if name not in found}
+    if not missing:
+        return []
+    parameters = inspect.signature(cast("FunctionTool[..., Any]", tool).target).parameters
+    return [
+        f"{name}: the run's state has no value for '{key}' yet"
+        for name, key in missing.items()
+        if parameters[name].default is inspect.Parameter.empty
+    ]
+
+
+def _injected(batch: Batch, tool: Tool, call: ToolCall) -> dict[str, Any]:
+    """What the run itself fills in: its context, the State, the streaming callback."""
+    values: dict[str, Any] = {}
+    for name, injection in _injections(tool).items():
+        match injection:
+            case "context":
+                values[name] = context_of(tool.name, call.id, batch.deps, batch.cancel)
+            case "state":
+                values[name] = batch.state
+            case "callback":
+                if batch.pass_callback_on and batch.streaming_callback is not None:
+                    values[name] = batch.streaming_callback
+    return values
 
 
 def _merge_into_state(tool: Tool, value: Any, state: State) -> None:
@@ -430,10 +472,10 @@ def _merge_into_state(tool: Tool, value: Any, state: State) -> None:
             state.set(key, values[source] if source else value, handler_override=config.get("handler"))
 
 
-def _state_parameters(tool: Tool) -> list[str]:
-    if is_function_tool(tool):
-        return []
-    return [name for name, kind in _parameter_types(tool).items() if _is_state(kind)]
+def _injections(tool: Tool) -> Mapping[str, Injection]:
+    if isinstance(tool, FunctionTool):
+        return cast("FunctionTool[..., Any]", tool).injections
+    return injections_of(_parameter_types(tool))
 
 
 def _target_of(tool: Tool) -> Callable[..., Any]:
@@ -451,30 +493,26 @@ def _parameter_types(tool: Tool) -> Mapping[str, Any]:
         return {name: p.annotation for name, p in inspect.signature(target).parameters.items()}
 
 
-def _is_state(kind: Any) -> bool:
-    if kind is State:
-        return True
-    arguments = get_args(kind)
-    return _is_state(arguments[0]) if get_origin(kind) is Annotated else any(_is_state(a) for a in arguments)
-
-
 async def _call_async(tool: Tool, arguments: BoundArguments) -> Captured:
     function, async_function = functions_of(tool)
     if not is_function_tool(tool):
         if async_function is not None:
-            return await captured(tool.invoke_async(**arguments.keyword))
+            return await captured(tool.invoke_async(**arguments.values))
         function = tool.invoke
     if async_function is not None:
-        return await captured(async_function(*arguments.positional, **arguments.keyword))
+        return await captured(arguments.call(async_function))
 
     def call() -> Captured:
         try:
-            return Captured(cast("Any", function)(*arguments.positional, **arguments.keyword))
+            return Captured(collected(arguments.call(cast("Any", function))))
         except TOOL_FAILURES as error:
             return Captured(raised=error)
 
     done = await asyncio.wrap_future(in_thread(call))
-    return await captured(done.returned) if inspect.isawaitable(done.returned) else done
+    returned: object = done.returned
+    if isinstance(returned, AsyncIterator):
+        return await captured(collected_async(cast("AsyncIterator[object]", returned)))
+    return await captured(returned) if inspect.isawaitable(returned) else done
 
 
 def _tool_cancelled_itself(error: BaseException | None) -> bool:

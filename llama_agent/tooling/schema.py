@@ -1,24 +1,30 @@
 """
 Function + docstring → what a model reads, and how its arguments are checked.
 
-Types are pydantic's trade, texts are docstring-parser's; this file only joins them.
+Types are pydantic's trade, texts are docstring-parser's; this file joins them.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, cast, get_type_hints
+from typing import Any, Literal, cast
 
-import docstring_parser
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import PydanticSerializationError, core_schema, to_json, to_jsonable_python
 
 from llama_agent.arguments import problems_of
+from llama_agent.coercion import coerce
 from llama_agent.errors import ConfigurationError
+from llama_agent.json_schema import Json, readable
+from llama_agent.tooling.callables import CallableTypes, types_of
+from llama_agent.tooling.docstrings import Documentation, documentation_of
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Names that servers accept for tools (OpenAI's API reference, function names)."""
@@ -26,10 +32,37 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True)
 class BoundArguments:
-    """Validated arguments, ready for the call: `function(*positional, **keyword)`."""
+    """
+    Arguments ready for the call.
 
-    positional: tuple[Any, ...]
-    keyword: dict[str, Any]
+    :param values: By name, without those left to their defaults.
+    :param positional_only: Names of those that can't be given by name, in the function's order.
+    """
+
+    values: Mapping[str, Any]
+    positional_only: tuple[str, ...] = ()
+
+    def with_values(self, values: Mapping[str, Any]) -> BoundArguments:
+        """
+        The same with more.
+
+        :param values: What the run fills in, by parameter name.
+        :returns: New arguments.
+        """
+        return BoundArguments({**self.values, **values}, self.positional_only) if values else self
+
+    def call(self, function: Callable[..., Any]) -> Any:
+        """
+        Call a function with them.
+
+        :param function: The one that they were bound for.
+        :returns: What it returns.
+        """
+        if not self.positional_only:
+            return function(**self.values)
+        positional = [self.values[name] for name in self.positional_only if name in self.values]
+        keyword = {name: value for name, value in self.values.items() if name not in self.positional_only}
+        return function(*positional, **keyword)
 
 
 @dataclass(frozen=True)
@@ -39,80 +72,93 @@ class Signature:
 
     :param description: Summary and body of the docstring, without its sections.
     :param parameters: JSON schema of the arguments, an object.
+    :param types: Resolved type hints of all parameters, those that a model doesn't see too.
     """
 
     description: str
-    parameters: dict[str, Any]
+    parameters: Json
+    types: Mapping[str, Any]
     _model: type[BaseModel]
-    _names: dict[str, str]
-    _positional_only: frozenset[str]
+    _parameters: Mapping[str, inspect.Parameter]
 
     @property
     def names(self) -> list[str]:
         """Names of the parameters a model may give."""
-        return list(self._names.values())
+        return [parameter.name for parameter in self._parameters.values()]
 
     def bind(self, arguments: Mapping[str, Any]) -> BoundArguments | list[str]:
         """
         Check and coerce arguments.
+
+        They are held to the JSON schema, as pydantic's strict mode for JSON does. Those that don't fit are
+        brought into shape, where only one reading is possible, and checked again.
 
         :param arguments: As the model sent them, by name.
         :returns: The call's arguments, of the annotated types, without those left to their defaults; or what
             is wrong, one line per problem.
         """
         try:
-            values = self._model.model_validate(dict(arguments))
+            return self._bound(self._validated(arguments))
+        except ValidationError:
+            pass
+        coerced = coerce(arguments, self.parameters)
+        try:
+            return self._bound(self._validated(coerced))
         except ValidationError as error:
-            return problems_of(error, self.names)
-        positional: list[Any] = []
-        keyword: dict[str, Any] = {}
-        for field, name in self._names.items():
-            if name in self._positional_only:
-                positional.append(getattr(values, field))
-            elif field in values.model_fields_set:
-                keyword[name] = getattr(values, field)
-        return BoundArguments(tuple(positional), keyword)
+            return problems_of(error, coerced, self.names)
+
+    def _validated(self, arguments: Mapping[str, Any]) -> BaseModel:
+        try:
+            text = to_json(dict(arguments), inf_nan_mode="constants", bytes_mode="base64")
+        except PydanticSerializationError:
+            # A caller's own objects (`tool.invoke(thing=...)`): a model sends nothing but JSON.
+            return self._model.model_validate(dict(arguments))
+        return self._model.model_validate_json(text, strict=True)
+
+    def _bound(self, checked: BaseModel) -> BoundArguments:
+        values: dict[str, Any] = {}
+        positional: list[str] = []
+        for field, parameter in self._parameters.items():
+            if field in checked.model_fields_set or parameter.default is parameter.empty:
+                values[parameter.name] = getattr(checked, field)
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                values.setdefault(parameter.name, parameter.default)
+                positional.append(parameter.name)
+        return BoundArguments(values, tuple(positional))
 
 
-def signature_of(function: Callable[..., Any], *, hidden: frozenset[str] = frozenset()) -> Signature:
+def signature_of(
+    function: Callable[..., Any], *, hidden: Callable[[str, Any], bool] | None = None
+) -> Signature:
     """
     Read a function's signature and docstring.
 
-    :param function: Any Python function or bound method with type hints.
-    :param hidden: Parameters that somebody else fills in; a model doesn't see them.
+    :param function: Anything that can be called, with type hints.
+    :param hidden: Says of a parameter, by name and type hint, whether somebody else fills it in; a model
+        doesn't see those.
     :returns: What a model reads, and the check of what it sends.
     :raises ConfigurationError: A parameter has no type hint, a hint can't be resolved or has no JSON schema,
-        or the function takes `*args` or `**kwargs`.
+        a name can't go to a server, or the function takes `*args` or `**kwargs`.
     """
-    hints = _hints_of(function)
-    documentation = docstring_parser.parse(inspect.getdoc(function) or "")
-    texts = {item.arg_name.lstrip("*"): (item.description or "").strip() for item in documentation.params}
+    source = types_of(function)
+    shown = [p for p in source.parameters if not (hidden and hidden(p.name, source.hints.get(p.name)))]
+    documentation = documentation_of(source.docstring, [parameter.name for parameter in shown])
     fields: dict[str, Any] = {}
-    names: dict[str, str] = {}
-    positional_only: set[str] = set()
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.name in hidden:
-            continue
-        _check_parameter(function, parameter, hints)
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            positional_only.add(parameter.name)
+    parameters: dict[str, inspect.Parameter] = {}
+    for parameter in shown:
+        _check_parameter(source, parameter)
         # Fields have names of their own: a parameter may be called `schema`, `_x` or `model_config`.
-        field = f"argument_{len(names)}"
-        names[field] = parameter.name
-        fields[field] = (
-            hints[parameter.name],
-            _field(parameter, hints[parameter.name], texts.get(parameter.name)),
-        )
-    try:
-        model, parameters = _model_of(fields)
-    except PydanticUserError as error:
-        raise ConfigurationError(_no_schema_text(function, names, fields, error)) from error
+        field = f"argument_{len(parameters)}"
+        parameters[field] = parameter
+        fields[field] = _field(parameter, source.hints[parameter.name], documentation)
+    model, schema = _described(source, fields, parameters)
+    _state_defaults(schema, parameters)
     return Signature(
-        description=_description(documentation),
-        parameters=cast("dict[str, Any]", _without_titles(parameters)),
+        description=documentation.description,
+        parameters=_with_properties(readable(schema)),
+        types=source.hints,
         _model=model,
-        _names=names,
-        _positional_only=frozenset(positional_only),
+        _parameters=parameters,
     )
 
 
@@ -120,106 +166,135 @@ class _JsonSchema(GenerateJsonSchema):
     # A default that isn't JSON is the function's own business: the model just doesn't see it.
     ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}  # noqa: RUF012 - pydantic's declaration
 
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
+        """A model writes a number; the text that pydantic allows as well is noise to it."""
+        full = super().decimal_schema(schema)
+        return next((dict(one) for one in full.get("anyOf", []) if one.get("type") == "number"), full)
 
-def _model_of(fields: Mapping[str, Any]) -> tuple[type[BaseModel], dict[str, Any]]:
-    settings = ConfigDict(extra="forbid")
+
+def _described(
+    source: CallableTypes, fields: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
+) -> tuple[type[BaseModel], Json]:
+    try:
+        return _model_of(fields)
+    except Exception as error:
+        # pydantic runs code of the user's types, which may raise anything.
+        culprit, cause = _culprit_of(fields, parameters) or ("", error)
+        said = cause.message if isinstance(cause, PydanticUserError) else str(cause) or type(cause).__name__
+        raise ConfigurationError(
+            f"{source.where}: the type of parameter{culprit} has no JSON schema "
+            f"({said.strip().splitlines()[0]}). Use JSON types, dataclasses, TypedDicts or pydantic models."
+        ) from cause
+
+
+def _culprit_of(
+    fields: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
+) -> tuple[str, Exception] | None:
+    """The parameter that alone is enough to fail, and how."""
+    for field, parameter in parameters.items():
+        try:
+            _model_of({field: fields[field]})
+        except Exception as cause:
+            return f" '{parameter.name}'", cause
+    return None
+
+
+def _model_of(fields: Mapping[str, Any]) -> tuple[type[BaseModel], Json]:
+    settings = ConfigDict(extra="forbid", val_json_bytes="base64")
     model = create_model("Arguments", __config__=settings, **cast("dict[str, Any]", fields))
     return model, model.model_json_schema(by_alias=True, schema_generator=_JsonSchema)
 
 
-def _no_schema_text(
-    function: Callable[..., Any],
-    names: Mapping[str, str],
-    fields: Mapping[str, Any],
-    error: PydanticUserError,
-) -> str:
-    culprit = ""
-    for field, name in names.items():
-        try:
-            _model_of({field: fields[field]})
-        except PydanticUserError as cause:
-            culprit, error = f" '{name}'", cause
-            break
-    return (
-        f"{_where(function)}: the type of parameter{culprit} has no JSON schema "
-        f"({error.message.splitlines()[0]}). Use JSON types, dataclasses, TypedDicts or pydantic models."
-    )
-
-
-def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
-    target = function if inspect.isroutine(function) else type(function).__call__
-    try:
-        return get_type_hints(target, include_extras=True)
-    except (NameError, TypeError, AttributeError) as error:
-        missing = getattr(error, "name", None)
-        texts = {name: str(hint) for name, hint in getattr(target, "__annotations__", {}).items()}
-        culprits = [name for name, text in texts.items() if missing and missing in text] or list(texts)
-        shown = ", ".join(f"'{name}'" for name in culprits)
-        raise ConfigurationError(
-            f"{_where(function)}: the type hint of parameter {shown} can't be resolved ({error}). "
-            "Import its type at the top of the module, not only for type checking."
-        ) from error
-
-
-def _check_parameter(
-    function: Callable[..., Any], parameter: inspect.Parameter, hints: Mapping[str, Any]
-) -> None:
+def _check_parameter(source: CallableTypes, parameter: inspect.Parameter) -> None:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         raise ConfigurationError(
-            f"{_where(function)}: '{parameter}' can't be described to a model. "
-            "Give the tool named parameters, or wrap it in a function that has them."
+            f"{source.where}: '{parameter}' can't be described to a model. "
+            "Give the tool named parameters, or wrap it in a function that has them; a decorator needs "
+            "functools.wraps."
         )
-    if parameter.name in ("self", "cls") and parameter.name not in hints:
+    if parameter.name in ("self", "cls") and parameter.name not in source.hints:
         raise ConfigurationError(
-            f"{_where(function)}: a method has to be taken from an instance: "
-            "pass thing.method, not Class.method."
+            f"{source.where}: a method has to be taken from an instance: pass thing.method, not Class.method."
         )
-    if parameter.name not in hints:
+    if parameter.name not in source.hints:
         raise ConfigurationError(
-            f"{_where(function)}: parameter '{parameter.name}' has no type hint. "
+            f"{source.where}: parameter '{parameter.name}' has no type hint. "
             f"Write e.g. '{parameter.name}: str'."
         )
+    if not NAME_PATTERN.fullmatch(parameter.name):
+        raise ConfigurationError(
+            f"{source.where}: servers accept 1 to 64 of A-Z, a-z, 0-9, '_' and '-' in names: rename the "
+            f"parameter '{parameter.name}'."
+        )
 
 
-def _field(parameter: inspect.Parameter, hint: Any, text: str | None) -> Any:
+def _field(parameter: inspect.Parameter, hint: Any, documentation: Documentation) -> tuple[Any, Any]:
     """
-    A pydantic field under the parameter's own name. `Annotated[..., Field(description=)]` wins over `text`.
+    A pydantic field under the parameter's own name. `Annotated[..., "text"]` and `Field(description=)` win
+    over the docstring.
     """
     settings: dict[str, Any] = {"alias": parameter.name}
-    if text and not _described(hint):
-        settings["description"] = text
+    own_text, is_field = _own_text(hint)
+    text = documentation.parameters.get(parameter.name)
+    if not is_field and (own_text or text):
+        settings["description"] = own_text or text
     if parameter.default is not inspect.Parameter.empty:
-        settings["default"] = parameter.default
-    return Field(**settings)
+        # A stand-in: the function fills in its default itself, and some can't be copied.
+        settings["default"] = None
+    if choices := documentation.choices.get(parameter.name):
+        hint = _narrowed(hint, choices)
+    return hint, Field(**settings)
 
 
-def _described(hint: Any) -> bool:
-    metadata = getattr(hint, "__metadata__", ())
-    return any(getattr(item, "description", None) for item in metadata)
+def _own_text(hint: Any) -> tuple[str | None, bool]:
+    """The text in `Annotated`, and whether pydantic finds it by itself."""
+    for item in getattr(hint, "__metadata__", ()):
+        if isinstance(item, FieldInfo) and item.description:
+            return item.description, True
+        if isinstance(item, str):
+            return inspect.cleandoc(item), False
+        if isinstance(text := getattr(item, "documentation", None), str):  # PEP 727's Doc
+            return text, False
+    return None, False
 
 
-def _description(documentation: docstring_parser.Docstring) -> str:
-    parts = (documentation.short_description, documentation.long_description)
-    return "\n\n".join(part.strip() for part in parts if part and part.strip())
+def _narrowed(hint: Any, choices: Collection[object]) -> Any:
+    """A plain `str` or `int`, optional or not, narrowed to the values that the docstring lists."""
+    for kind in (str, int):
+        if all(type(choice) is kind for choice in choices):
+            if hint == kind:
+                return Literal[tuple(choices)]
+            if hint == kind | None:
+                return cast("Any", Literal)[(*choices, None)]
+    return hint
 
 
-def _without_titles(schema: object, *, names: bool = False) -> object:
-    """
-    Drop pydantic's `title`s: noise to a model. Under `names` the keys are names, and one may be `title`.
-    """
-    if isinstance(schema, list):
-        return [_without_titles(item) for item in cast("list[object]", schema)]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: _without_titles(value, names=key in ("properties", "$defs") and not names)
-        for key, value in cast("dict[str, object]", schema).items()
-        if names or key != "title"
-    }
+def _state_defaults(schema: Json, parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Write the functions' own defaults where pydantic saw stand-ins."""
+    properties = cast("dict[str, Json]", schema.get("properties", {}))
+    for parameter in parameters.values():
+        if parameter.default is parameter.empty:
+            continue
+        stated = properties[parameter.name]
+        stated.pop("default", None)
+        default = _as_json(parameter.default, stated)
+        if default is not None:
+            stated["default"] = default
 
 
-def _where(function: Callable[..., Any]) -> str:
-    """`name (file:line)`, for messages to the developer."""
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code is not None else str(name)
+def _as_json(default: object, stated: Json) -> object | None:
+    """A default as JSON; None for one that JSON can't hold, or that says nothing."""
+    try:
+        value = cast("object", to_jsonable_python(default, bytes_mode="base64"))
+        if stated.get("type") == "number" and isinstance(value, str):  # a Decimal
+            value = float(value)
+        # Haystack writes schemas as JSON too, where nothing infinite has a place.
+        json.dumps(value, allow_nan=False)
+    except (PydanticSerializationError, ValueError, TypeError, RecursionError):
+        return None
+    return value
+
+
+def _with_properties(schema: Json) -> Json:
+    """Also where there are none: some servers want the key (OpenAI's API reference, parameters)."""
+    return schema if "properties" in schema else {**schema, "properties": {}}

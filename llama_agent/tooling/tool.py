@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from types import MethodType, ModuleType
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
 from haystack.core.errors import SerializationError
 from haystack.core.serialization import allow_deserialization_module, generate_qualified_class_name
@@ -17,16 +18,20 @@ from haystack.utils.callable_serialization import (
     deserialize_callable,  # pyright: ignore[reportUnknownVariableType]
     serialize_callable,  # pyright: ignore[reportUnknownVariableType]
 )
+from referencing.exceptions import Unresolvable
 
-from llama_agent.errors import ConfigurationError
+from llama_agent.arguments import schema_problems_of
+from llama_agent.coercion import coerce, validator_of
+from llama_agent.errors import ConfigurationError, ToolDefinitionWarning, ToolDenied, ToolRetry
+from llama_agent.json_schema import Json
 from llama_agent.tool_names import check_tool_names
+from llama_agent.tooling.callables import core_of, name_of, where
+from llama_agent.tooling.members import has_members, members_of
+from llama_agent.tooling.run_context import Injection, context_of, injection_of, injections_of
 from llama_agent.tooling.schema import NAME_PATTERN, BoundArguments, Signature, signature_of
 
 # What `to_dict` names here may be loaded again: nothing else of this package, and no user's functions.
 allow_deserialization_module(__name__)
-
-INJECTED = frozenset({"streaming_callback"})
-"""Parameters that the run fills in (Haystack's name): a model doesn't see them."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,17 +84,40 @@ def is_function_tool(tool: Tool) -> bool:
     return isinstance(tool, FunctionTool)
 
 
-def bind(tool: Tool, arguments: dict[str, Any]) -> BoundArguments | list[str]:
+def bind(tool: Tool, arguments: Json, *, filled: Iterable[str] = ()) -> BoundArguments | list[str]:
     """
-    Check a call's arguments, where the tool is one of ours; others check for themselves.
+    Check a call's arguments and bring them into the tool's types.
 
-    :param tool: Any Haystack tool.
-    :param arguments: By name.
+    :param tool: Any Haystack tool. One of ours knows Python's types; any other has only its JSON schema.
+    :param arguments: As the model sent them, by name.
+    :param filled: Parameters that the run fills in: one that isn't ours may have them in its schema.
     :returns: The call's arguments, or what is wrong with them, one line per problem.
     """
     if isinstance(tool, FunctionTool):
         return cast("FunctionTool[..., Any]", tool).signature.bind(arguments)
-    return BoundArguments((), arguments)
+    schema = _asked_of_model(tool.parameters, [name for name in filled if name not in arguments])
+    validator = validator_of(schema)
+    try:
+        if not validator.is_valid(arguments):
+            arguments = coerce(arguments, schema)
+        problems = list(validator.iter_errors(arguments))
+    except (Unresolvable, RecursionError):
+        return BoundArguments(arguments)  # a schema with references that lead nowhere can't be checked
+    if problems:
+        return schema_problems_of(problems, cast("Json", schema.get("properties", {})))
+    return BoundArguments(arguments)
+
+
+def _asked_of_model(schema: Json, filled: list[str]) -> Json:
+    """
+    A tool's schema without the parameters that the run fills in, closed where it names its parameters: an
+    argument that a model invented (`dry_run`) must not be lost without a word.
+    """
+    if "properties" not in schema:
+        return schema
+    required = [name for name in cast("list[str]", schema.get("required", [])) if name not in filled]
+    is_open = "additionalProperties" in schema or "patternProperties" in schema
+    return {**schema, "required": required, **({} if is_open else {"additionalProperties": False})}
 
 
 def hints_of(tool: Tool) -> ToolHints:
@@ -114,13 +142,21 @@ class FunctionTool(Tool, Generic[P, R]):
     hints: ToolHints = field(default_factory=ToolHints)
     signature: Signature = field(kw_only=True, repr=False, compare=False)
 
+    @functools.cached_property
+    def injections(self) -> Mapping[str, Injection]:
+        """Parameters that the run fills in, beside those from its State: what each gets."""
+        return injections_of(self.signature.types)
+
     def __post_init__(self) -> None:
         if not NAME_PATTERN.fullmatch(self.name):
             raise ConfigurationError(
                 f"'{self.name}' can't be a tool's name: servers accept 1 to 64 of A-Z, a-z, 0-9, '_' "
                 "and '-'. Choose one with @tool(name=...)."
             )
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"{where(self.target)}: {error}") from error
 
     @property
     def target(self) -> Callable[..., Any]:
@@ -145,7 +181,7 @@ class FunctionTool(Tool, Generic[P, R]):
             return super().invoke(**kwargs)
         bound = self._checked(kwargs)
         try:
-            return function(*bound.positional, **bound.keyword)
+            return bound.call(function)
         except Exception as error:
             raise ToolInvocationError(failure_text(self.name, error), tool_name=self.name) from error
 
@@ -162,14 +198,18 @@ class FunctionTool(Tool, Generic[P, R]):
             return await super().invoke_async(**kwargs)
         bound = self._checked(kwargs)
         try:
-            return await async_function(*bound.positional, **bound.keyword)
+            return await bound.call(async_function)
         except Exception as error:
             raise ToolInvocationError(failure_text(self.name, error), tool_name=self.name) from error
 
     def _checked(self, arguments: dict[str, Any]) -> BoundArguments:
-        bound = self.signature.bind(arguments)
+        """Arguments of a caller that may have filled in State and State values, as Haystack's Agent does."""
+        theirs = {*self.injections, *(self.inputs_from_state or {}).values()}
+        bound = self.signature.bind({k: v for k, v in arguments.items() if k not in theirs})
         if isinstance(bound, BoundArguments):
-            return bound
+            given = {name: value for name, value in arguments.items() if name in theirs}
+            contexts = [name for name, kind in self.injections.items() if kind == "context"]
+            return bound.with_values({**{name: context_of(self.name, None) for name in contexts}, **given})
         raise ToolInvocationError(rejection_text(self.name, bound), tool_name=self.name)
 
     def to_dict(self) -> dict[str, Any]:
@@ -180,6 +220,11 @@ class FunctionTool(Tool, Generic[P, R]):
         :raises SerializationError: The function has no import path: a lambda, a nested function, a bound
             method.
         """
+        if _is_partial(self.target):
+            raise SerializationError(
+                f"tool '{self.name}' is a functools.partial and can't be saved: it has no import path. "
+                "Make it a function of a module."
+            )
         if inspect.ismethod(self.target) and not isinstance(self.target.__self__, type):
             raise SerializationError(
                 f"tool '{self.name}' is a method of an object and can't be saved: an object has no "
@@ -190,6 +235,9 @@ class FunctionTool(Tool, Generic[P, R]):
             "name": self.name,
             "description": self.description,
             "hints": asdict(self.hints),
+            "inputs_from_state": self.inputs_from_state,
+            "outputs_to_state": _with_handlers(self.outputs_to_state, _saved_handler),
+            "outputs_to_string": _with_handlers(self.outputs_to_string, _saved_handler),
         }
         return {"type": generate_qualified_class_name(type(self)), "data": data}
 
@@ -207,11 +255,42 @@ class FunctionTool(Tool, Generic[P, R]):
             name=settings["name"],
             description=settings["description"],
             hints=ToolHints(**settings["hints"]),
+            inputs_from_state=settings.get("inputs_from_state"),
+            outputs_to_state=_with_handlers(settings.get("outputs_to_state"), _loaded_handler),
+            outputs_to_string=_with_handlers(settings.get("outputs_to_string"), _loaded_handler),
         )
+
+
+def _with_handlers(config: Json | None, change: Callable[[Any], Any]) -> Json | None:
+    """A configuration of outputs, its handlers written as import paths, or read from them."""
+    if config is None:
+        return None
+    return {
+        key: change(value)
+        if key == "handler"
+        else _with_handlers(cast("Json", value), change)
+        if isinstance(value, dict)
+        else value
+        for key, value in config.items()
+    }
+
+
+def _saved_handler(handler: Any) -> str:
+    return serialize_callable(handler)
+
+
+def _loaded_handler(path: str) -> Callable[..., Any]:
+    return cast("Callable[..., Any]", deserialize_callable(path))
+
+
+def _is_partial(function: object) -> bool:
+    return isinstance(function, functools.partial)
 
 
 class _MethodTool:
     """`@tool` on a method: gives a `FunctionTool` bound to the instance it is read from."""
+
+    makes_tools: ClassVar = True
 
     def __init__(
         self,
@@ -245,6 +324,9 @@ def tool(
     idempotent: bool = False,
     open_world: bool = True,
     sequential: bool = False,
+    inputs_from_state: dict[str, str] | None = None,
+    outputs_to_state: dict[str, dict[str, Any]] | None = None,
+    outputs_to_string: dict[str, Any] | None = None,
 ) -> Callable[[Callable[P, R]], FunctionTool[P, R]]: ...
 def tool(
     function: Callable[..., Any] | None = None,
@@ -257,6 +339,9 @@ def tool(
     idempotent: bool = False,
     open_world: bool = True,
     sequential: bool = False,
+    inputs_from_state: dict[str, str] | None = None,
+    outputs_to_state: dict[str, dict[str, Any]] | None = None,
+    outputs_to_string: dict[str, Any] | None = None,
 ) -> Any:
     """
     Make a function a tool. Plain functions work as tools too; use this to give hints or another name.
@@ -273,13 +358,28 @@ def tool(
     :param open_world: It reaches beyond this program's own data.
     :param sequential: It never runs beside another call of the same reply. Needed for plain functions that
         touch the same file or database, since no code can see that.
+    :param inputs_from_state: Keys of the run's State to parameters that get their values; a model doesn't see
+        those parameters.
+    :param outputs_to_state: Keys of the run's State to `{"source": key of the result, "handler": function}`,
+        as in Haystack's `Tool`.
+    :param outputs_to_string: What a model reads of the result, as in Haystack's `Tool`.
     :returns: The tool.
-    :raises ConfigurationError: The function can't be described to a model, or hints contradict each other.
+    :raises ConfigurationError: The function can't be described to a model, hints contradict each other, or
+        a State parameter doesn't exist.
     """
     hints = ToolHints(read_only, destructive, idempotent, open_world, sequential)
 
     def make(target: Callable[..., Any], signature: Signature | None = None) -> FunctionTool[..., Any]:
-        return function_tool(target, name=name, description=description, hints=hints, signature=signature)
+        return function_tool(
+            target,
+            name=name,
+            description=description,
+            hints=hints,
+            signature=signature,
+            inputs_from_state=inputs_from_state,
+            outputs_to_state=outputs_to_state,
+            outputs_to_string=outputs_to_string,
+        )
 
     def decorate(target: Callable[..., Any]) -> Any:
         return _MethodTool(target, make) if _defined_in_class(target) else make(target)
@@ -294,41 +394,61 @@ def function_tool(
     description: str | None = None,
     hints: ToolHints | None = None,
     signature: Signature | None = None,
+    inputs_from_state: dict[str, str] | None = None,
+    outputs_to_state: dict[str, dict[str, Any]] | None = None,
+    outputs_to_string: dict[str, Any] | None = None,
 ) -> FunctionTool[..., Any]:
     """
     Build the tool of a function.
 
-    :param function: Sync or async function or bound method.
+    :param function: Anything that can be called: a function, sync or async, a bound method, a
+        `functools.partial`, an object with `__call__`.
     :param name: As in `tool`.
     :param description: As in `tool`.
     :param hints: As in `tool`.
     :param signature: The function's, where it has been read before.
+    :param inputs_from_state: As in `tool`.
+    :param outputs_to_state: As in `tool`.
+    :param outputs_to_string: As in `tool`.
     :returns: The tool.
     :raises ConfigurationError: As in `tool`.
     """
-    default_name = getattr(function, "__name__", type(function).__name__)
-    if not inspect.isroutine(function):
+    if not _is_partial(function):
         # An object with `__call__`: as the bound method that it is, it is known for async, and whose it is.
-        function = MethodType(cast("Any", type(function)).__call__, function)
-    signature = signature or signature_of(function, hidden=INJECTED)
+        function = core_of(function)
+    from_state = frozenset((inputs_from_state or {}).values())
+    signature = signature or signature_of(
+        function, hidden=lambda name, hint: name in from_state or injection_of(name, hint) is not None
+    )
     is_async = inspect.iscoroutinefunction(function)
-    return FunctionTool(
-        name=name or default_name,
+    made = FunctionTool[..., Any](
+        name=name or name_of(function),
         description=signature.description if description is None else description,
         parameters=signature.parameters,
         function=None if is_async else function,
         async_function=function if is_async else None,
+        inputs_from_state=inputs_from_state,
+        outputs_to_state=outputs_to_state,
+        outputs_to_string=outputs_to_string,
         hints=hints or ToolHints(),
         signature=signature,
     )
+    if not made.description:
+        warnings.warn(
+            f"{where(function)} has no docstring: a model reads nothing but its name. "
+            "Say in one what it is for.",
+            ToolDefinitionWarning,
+            stacklevel=2,
+        )
+    return made
 
 
 def as_tools(tools: object) -> list[Tool | Toolset] | Toolset | None:
     """
     Make tools of whatever a user may pass as `tools=`.
 
-    :param tools: None, a Toolset, or a list (nested as one likes) of functions, bound methods, Haystack Tools
-        and Toolsets.
+    :param tools: None, a Toolset, or a list (nested as one likes) of functions, bound methods, objects and
+        modules with public documented functions, Haystack Tools and Toolsets.
     :returns: What Haystack accepts; a single Toolset stays itself.
     :raises ConfigurationError: Something in it can't be a tool, or two tools have one name.
     """
@@ -352,12 +472,28 @@ def _flatten(items: Iterable[object]) -> Iterable[Tool | Toolset]:
                 f"{item.name}: a method has to be taken from an instance: "
                 f"pass thing.{item.name}, not Class.{item.name}"
             )
-        elif callable(item) and not isinstance(item, type | ModuleType):
+        elif callable(item) and not isinstance(item, type):
             yield function_tool(item)
+        elif has_members(item):
+            yield from _tools_of_members(item)
         else:
             raise ConfigurationError(
-                f"{item!r} can't be a tool: give a function, a bound method, a Haystack Tool or a Toolset"
+                f"{item!r} can't be a tool: give a function, a bound method, an object or module with "
+                "documented functions, a Haystack Tool or a Toolset"
             )
+
+
+def _tools_of_members(thing: object) -> Iterable[Tool | Toolset]:
+    found = [
+        member if isinstance(member, Tool | Toolset) else function_tool(cast("Any", member), name=name)
+        for name, member in members_of(thing)
+    ]
+    if not found:
+        raise ConfigurationError(
+            f"{thing!r} has no public function or method with a docstring. A tool needs one: it is what the "
+            "model reads."
+        )
+    return found
 
 
 def failure_text(name: str, error: BaseException) -> str:
@@ -366,8 +502,13 @@ def failure_text(name: str, error: BaseException) -> str:
 
     :param name: The tool.
     :param error: What it raised.
-    :returns: One line: the tool, the exception's class and text.
+    :returns: One line: the tool, the exception's class and text; what the tool itself says with `ToolRetry`
+        and `ToolDenied`.
     """
+    if isinstance(error, ToolRetry):
+        return f"Tool '{name}' wants to be called again with other arguments: {error}"
+    if isinstance(error, ToolDenied):
+        return f"Tool '{name}' refused, don't ask again: {error}"
     text = str(error) or "no details"
     return f"Tool '{name}' failed: {type(error).__name__}: {text}"
 

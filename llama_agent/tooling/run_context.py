@@ -1,0 +1,118 @@
+"""What a tool can be told of the run that it works for, and which parameters ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar, get_args, get_origin
+
+from haystack.components.agents.state.state import State
+
+from llama_agent.cancel import CancelToken
+from llama_agent.events import EventSink, ToolProgress, current_sink
+
+Deps = TypeVar("Deps")
+
+
+@dataclass(frozen=True)
+class RunContext(Generic[Deps]):
+    """
+    The run that a tool works for. A parameter annotated `RunContext[T]` gets it; a model doesn't see that
+    parameter. `T` is the type of what was given as `agent.run(..., deps=...)`.
+
+    In another agent than ours (a Haystack Agent), `run_id` is empty, `step` 0 and `deps` None.
+
+    :param run_id: The run; `RunResult.run_id` is the same.
+    :param step: Number of the step, from 1.
+    :param call_id: The model's id of this call, if it gave one.
+    :param tool_name: The tool's name.
+    :param deps: The caller's object, unchanged.
+    :param cancel: Says whether the run was broken off: a tool that works for long looks at it.
+    """
+
+    run_id: str
+    step: int
+    call_id: str | None
+    tool_name: str
+    deps: Deps
+    cancel: CancelToken = field(default_factory=CancelToken, compare=False)
+    _sink: EventSink | None = field(default=None, repr=False, compare=False)
+
+    def progress(self, text: str) -> None:
+        """
+        Tell whoever watches the run how far the tool is: a `ToolProgress` event. From any thread.
+
+        :param text: For people; the model doesn't see it.
+        """
+        if self._sink is not None:
+            self._sink.emit(ToolProgress, tool_name=self.tool_name, call_id=self.call_id, text=text)
+
+
+Injection: TypeAlias = Literal["context", "state", "callback"]
+
+_CALLBACK = "streaming_callback"
+"""Haystack's name of the parameter that gets the run's callback."""
+
+
+def injections_of(types: Mapping[str, Any]) -> dict[str, Injection]:
+    """
+    Parameters that the run fills in.
+
+    :param types: Type hints by parameter name.
+    :returns: What each of those parameters gets.
+    """
+    return {
+        name: injection
+        for name, hint in types.items()
+        if name != "return" and (injection := injection_of(name, hint)) is not None
+    }
+
+
+def injection_of(name: str, hint: Any) -> Injection | None:
+    """
+    What the run fills a parameter with.
+
+    :param name: The parameter's name.
+    :param hint: Its type hint; None where it has none.
+    :returns: `context` for a `RunContext`, `state` for Haystack's `State`, `callback` for one that is named
+        `streaming_callback`; None for the model's own.
+    """
+    if _mentions(hint, RunContext):
+        return "context"
+    if _mentions(hint, State):
+        return "state"
+    return "callback" if name == _CALLBACK else None
+
+
+def context_of(
+    tool_name: str, call_id: str | None, deps: object = None, cancel: CancelToken | None = None
+) -> RunContext[Any]:
+    """
+    The context of a call in the current run.
+
+    :param tool_name: The tool.
+    :param call_id: The model's id of the call.
+    :param deps: The caller's object.
+    :param cancel: The run's.
+    :returns: The context; outside a run, one that says nothing.
+    """
+    sink = current_sink()
+    return RunContext(
+        run_id=sink.run_id if sink else "",
+        step=sink.step if sink else 0,
+        call_id=call_id,
+        tool_name=tool_name,
+        deps=deps,
+        cancel=cancel or CancelToken(),
+        _sink=sink,
+    )
+
+
+def _mentions(hint: Any, wanted: type) -> bool:
+    """Whether a hint is a type, maybe with arguments, annotations, or beside None."""
+    if hint is wanted or get_origin(hint) is wanted:
+        return True
+    arguments = get_args(hint)
+    if get_origin(hint) is Annotated:
+        return _mentions(arguments[0], wanted)
+    return any(_mentions(argument, wanted) for argument in arguments)
