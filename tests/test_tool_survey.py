@@ -24,13 +24,10 @@ MODULES = """
 haystack.utils haystack.tools haystack.dataclasses haystack.components.builders haystack.components.converters
 haystack.components.joiners haystack.components.preprocessors haystack.components.rankers
 haystack.components.retrievers haystack.components.routers haystack.components.writers haystack.core.pipeline
-haystack.document_stores.in_memory haystack.tracing
-huggingface_hub huggingface_hub.hf_api huggingface_hub.utils
-openai.resources openai.resources.chat.completions openai.resources.files openai.lib.streaming openai
-pydantic pydantic.fields pydantic.json_schema pydantic_core.core_schema
-httpx2 hypothesis.strategies jsonschema tenacity typer rich.console rich.table rich.text rich.progress filelock
-jiter docstring_parser numpy.linalg numpy
-base64 bisect calendar collections colorsys csv dataclasses datetime difflib fnmatch functools glob hashlib heapq
+haystack.document_stores.in_memory haystack.tracing huggingface_hub.hf_api openai pydantic pydantic_core.core_schema
+httpx2 hypothesis.strategies jsonschema tenacity typer rich.console rich.table rich.text filelock docstring_parser
+numpy.linalg
+base64 bisect calendar collections colorsys csv dataclasses difflib fnmatch functools glob hashlib heapq
 html inspect io itertools json math operator os os.path pathlib random re secrets shlex shutil statistics string
 struct subprocess sys tempfile textwrap time types typing unicodedata urllib.parse uuid zlib
 """.split()
@@ -38,7 +35,8 @@ struct subprocess sys tempfile textwrap time types typing unicodedata urllib.par
 
 def callables_of(module: Any) -> Iterator[Callable[..., Any]]:
     """Public functions of a module, and the methods of its classes (unbound: their `self` is dropped)."""
-    for name, value in vars(module).items():
+    for name in dir(module):
+        value = getattr(module, name, None)
         if name.startswith("_"):
             continue
         if inspect.isroutine(value):

@@ -113,18 +113,7 @@ def _filled_by_partial(function: Callable[..., Any]) -> frozenset[str]:
 def _hints_of(
     function: Callable[..., Any], core: Callable[..., Any], parameters: Sequence[inspect.Parameter]
 ) -> dict[str, Any]:
-    try:
-        hints = _resolved_hints(core)
-    except Exception as error:
-        # Evaluating a hint runs what the user wrote there.
-        missing = getattr(error, "name", None)
-        texts = {name: str(hint) for name, hint in getattr(core, "__annotations__", {}).items()}
-        culprits = [name for name, text in texts.items() if missing and missing in text] or list(texts)
-        shown = ", ".join(f"'{name}'" for name in culprits)
-        raise ConfigurationError(
-            f"{where(function)}: the type hint of parameter {shown} can't be resolved ({error}). "
-            "Import its type at the top of the module, not only for type checking."
-        ) from error
+    hints = _resolved_hints(function, core, [parameter.name for parameter in parameters])
     for parameter in parameters:
         # A decorator may state a signature of its own (`__signature__`).
         if parameter.name not in hints and parameter.annotation is not parameter.empty:
@@ -136,11 +125,30 @@ def _hints_of(
         return hints
 
 
-def _resolved_hints(core: Callable[..., Any]) -> dict[str, Any]:
+def _resolved_hints(
+    function: Callable[..., Any], core: Callable[..., Any], names: Sequence[str]
+) -> dict[str, Any]:
     try:
         return get_type_hints(core, include_extras=True)
-    except NameError:
-        return get_type_hints(core, localns=_local_names(core), include_extras=True)
+    except Exception:
+        # Evaluating a hint runs what the user wrote there. One by one, to know which: the result's hint, and
+        # that of a parameter that somebody else fills in, may well be for type checkers only.
+        annotations = cast("dict[str, Any]", getattr(core, "__annotations__", {}))
+    owner = inspect.unwrap(cast("Any", core))
+    namespace = {**getattr(owner, "__globals__", {}), **_local_names(core)}
+    hints: dict[str, Any] = {}
+    for name in names:
+        if name not in annotations:
+            continue
+        alone = types.SimpleNamespace(__annotations__={name: annotations[name]})
+        try:
+            hints.update(get_type_hints(alone, namespace, include_extras=True))
+        except Exception as error:
+            raise ConfigurationError(
+                f"{where(function)}: the type hint of parameter '{name}' can't be resolved ({error}). "
+                "Import its type at the top of the module, not only for type checking."
+            ) from error
+    return hints
 
 
 def _local_names(core: Callable[..., Any]) -> dict[str, Any]:

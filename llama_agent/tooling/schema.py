@@ -207,8 +207,9 @@ def _model_of(fields: Mapping[str, Any]) -> tuple[type[BaseModel], Json]:
 
 def _check_parameter(source: CallableTypes, parameter: inspect.Parameter) -> None:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
         raise ConfigurationError(
-            f"{source.where}: '{parameter}' can't be described to a model. "
+            f"{source.where}: '{stars}{parameter.name}' can't be described to a model. "
             "Give the tool named parameters, or wrap it in a function that has them; a decorator needs "
             "functools.wraps."
         )

@@ -153,10 +153,14 @@ class FunctionTool(Tool, Generic[P, R]):
                 f"'{self.name}' can't be a tool's name: servers accept 1 to 64 of A-Z, a-z, 0-9, '_' "
                 "and '-'. Choose one with @tool(name=...)."
             )
+        # Haystack holds the schema to its metaschema, which takes longer than all else; ours is pydantic's.
+        schema, self.parameters = self.parameters, {}
         try:
             super().__post_init__()
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"{where(self.target)}: {error}") from error
+        finally:
+            self.parameters = schema
 
     @property
     def target(self) -> Callable[..., Any]:
@@ -529,4 +533,10 @@ def _defined_in_class(function: Callable[..., Any]) -> bool:
     Whether a function is being defined in a class body, where `@tool` sees it before any instance exists.
     """
     scope = getattr(function, "__qualname__", "").rpartition(".")[0]
-    return bool(scope) and not scope.endswith("<locals>") and not inspect.ismethod(function)
+    frame = inspect.currentframe() if scope and not scope.endswith("<locals>") else None
+    while frame is not None:
+        # Only the bodies of classes and modules keep their names in a dictionary.
+        if not frame.f_code.co_flags & inspect.CO_OPTIMIZED and frame.f_locals.get("__qualname__") == scope:
+            return True
+        frame = frame.f_back
+    return False
