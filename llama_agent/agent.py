@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, Literal, Self, TypeAlias, cast
@@ -20,7 +21,7 @@ from haystack.tools.tool import Tool
 from haystack.tools.toolset import Toolset
 
 from llama_agent.arguments import nearest
-from llama_agent.errors import ConfigurationError
+from llama_agent.errors import ConfigurationError, ToolDefinitionWarning
 from llama_agent.events import EventSink, OnEvent
 from llama_agent.haystack_compat import render_prompt_messages
 from llama_agent.loop.drivers import drive, drive_async
@@ -29,6 +30,7 @@ from llama_agent.loop.state import RunResult, RunState
 from llama_agent.model.generator import MetaLlamaChatGenerator
 from llama_agent.performer import Performer, RunSettings
 from llama_agent.tool_names import check_tool_names
+from llama_agent.tool_sizes import size_warning
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.execution import Execution
 from llama_agent.tooling.tool import as_tools
@@ -133,6 +135,7 @@ class Agent(HaystackAgent):
         )
         self.approval = approval
         self._execution = Execution()
+        self._sizes_told = False
 
     def run(  # pyright: ignore[reportIncompatibleMethodOverride] - `user_message` comes before Haystack's `messages`
         self,
@@ -313,6 +316,12 @@ class Agent(HaystackAgent):
             raise ConfigurationError("there is nothing to do: give run() a text or messages")
         return conversation
 
+    def _warn_of_size(self, tools: Sequence[Tool]) -> None:
+        """Once for an agent: definitions that fill the window are seen as nothing but a model's confusion."""
+        if not self._sizes_told and (text := size_warning(tools)) is not None:
+            self._sizes_told = True
+            warnings.warn(text, ToolDefinitionWarning, stacklevel=4)
+
     def _check_names(self, values: dict[str, Any]) -> None:
         builders = (self._system_chat_prompt_builder, self._user_chat_prompt_builder)
         variables = {name for builder in builders if builder is not None for name in builder.variables}
@@ -345,7 +354,9 @@ class Agent(HaystackAgent):
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
         tools_now = _tools_on_offer(selected)
-        names = [tool.name for tool in tools_now()]
+        on_offer = tools_now()
+        self._warn_of_size(on_offer)
+        names = [tool.name for tool in on_offer]
         if names and not self._chat_generator_supports_tools:
             raise ConfigurationError(
                 f"{type(self.chat_generator).__name__}.run takes no tools, but the run has some"

@@ -71,6 +71,20 @@ def validator_of(schema: Json) -> Validator:
     return cast("Validator", Draft202012Validator(schema, registry=registry))
 
 
+def fits(arguments: Mapping[str, Any], schema: Json) -> bool:
+    """
+    Whether arguments have the shape of a schema.
+
+    :param arguments: By name.
+    :param schema: Of the arguments, an object.
+    :returns: False also where the schema's references lead nowhere.
+    """
+    try:
+        return validator_of(schema).is_valid(arguments)
+    except (Unresolvable, RecursionError):
+        return False
+
+
 class _Coercion:
     """Coerces values within one schema."""
 

@@ -9,10 +9,11 @@ import pytest
 import llama_agent
 
 NAMES = """
-Agent Approval ApprovalRequested CancelToken ConfigurationError EndpointError Event FunctionTool LlamaAgentError
-MetaLlamaChatGenerator ModelReplied ModelRequested Refused RetiredEndpointError RetryScheduled RunFinished
-RunContext RunInterrupted RunResult RunStarted StopReason TextDelta ToolDefinitionWarning ToolDenied
-ToolFailedError ToolFinished ToolHints ToolProgress ToolRetry ToolStarted Usage tool
+Agent Approval ApprovalRequested CancelToken ConfigurationError EndpointError Event FunctionTool
+LlamaAgentError MetaLlamaChatGenerator ModelReplied ModelRequested Refused RetiredEndpointError
+RetryScheduled RunContext RunFinished RunInterrupted RunResult RunStarted StopReason TextDelta
+ToolDefinitionWarning ToolDenied ToolFailedError ToolFinished ToolHints ToolProgress ToolRetry
+ToolStarted Usage tool
 """.split()
 
 

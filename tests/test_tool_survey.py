@@ -1,6 +1,6 @@
 """
-The functions and methods of many documented modules, through the tool builder: each becomes a tool with a valid JSON
-schema, or is refused with a clear error. Counts: `python -m tests.test_tool_survey`.
+The functions and methods of many documented modules, through the tool builder: each becomes a tool with a
+valid JSON schema, or is refused with a clear error. Counts: `python -m tests.test_tool_survey`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from jsonschema import Draft202012Validator
 
 from llama_agent import ConfigurationError, tool
 
-# Typed packages that are installed here, and modules of the standard library (which has hardly any type hints).
+# Typed packages that are installed here, and modules of the standard library, which has hardly any hints.
 MODULES = """
-haystack.utils haystack.tools haystack.dataclasses haystack.components.builders haystack.components.converters
-haystack.components.joiners haystack.components.preprocessors haystack.components.rankers
-haystack.components.retrievers haystack.components.routers haystack.components.writers haystack.core.pipeline
-haystack.document_stores.in_memory haystack.tracing huggingface_hub.hf_api openai pydantic pydantic_core.core_schema
-httpx2 hypothesis.strategies jsonschema tenacity typer rich.console rich.table rich.text filelock docstring_parser
-numpy.linalg
-base64 bisect calendar collections colorsys csv dataclasses difflib fnmatch functools glob hashlib heapq
-html inspect io itertools json math operator os os.path pathlib random re secrets shlex shutil statistics string
+haystack.utils haystack.tools haystack.dataclasses haystack.components.builders
+haystack.components.converters haystack.components.joiners haystack.components.preprocessors
+haystack.components.rankers haystack.components.retrievers haystack.components.routers
+haystack.components.writers haystack.core.pipeline haystack.document_stores.in_memory haystack.tracing
+huggingface_hub.hf_api openai pydantic pydantic_core.core_schema httpx2 hypothesis.strategies jsonschema
+tenacity typer rich.console rich.table rich.text filelock docstring_parser numpy.linalg base64 bisect
+calendar collections colorsys csv dataclasses difflib fnmatch functools glob hashlib heapq html inspect
+io itertools json math operator os os.path pathlib random re secrets shlex shutil statistics string
 struct subprocess sys tempfile textwrap time types typing unicodedata urllib.parse uuid zlib
 """.split()
 
@@ -47,6 +47,10 @@ def callables_of(module: Any) -> Iterator[Callable[..., Any]]:
             for attribute, member in vars(value).items():
                 if inspect.isfunction(member) and (not attribute.startswith("_") or attribute == "__call__"):
                     yield without_self(member)
+
+
+def same_package(a: str, b: str) -> bool:
+    return a.partition(".")[0] == b.partition(".")[0]
 
 
 def without_self(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from typing import Annotated, cast
 
 import typer
 
+from llama_agent.cli.call import call
 from llama_agent.cli.exit_codes import FAILED, INTERRUPTED, USAGE
 from llama_agent.cli.run import run
 from llama_agent.cli.tools import tools
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(tools)
+app.command()(call)
 
 
 def _print_version(wanted: bool) -> None:

@@ -28,6 +28,10 @@ def run(
             help="Functions the model may call: public functions with docstrings. Repeatable.",
         ),
     ] = None,
+    workspace: Annotated[
+        Path | None,
+        typer.Option("--workspace", metavar="DIR", help="Give tools for the files of this folder."),
+    ] = None,
     file: Annotated[Path | None, typer.Option("--file", help="Read the task from this file.")] = None,
     endpoint: Annotated[
         str | None,
@@ -58,7 +62,7 @@ def run(
     with redirect_stdout(sys.stderr):
         agent = Agent(
             chat_generator=MetaLlamaChatGenerator(api_base_url=endpoint, model=model),
-            tools=load_tools(tools or []),
+            tools=load_tools(tools or [], workspace),
             max_agent_steps=max_steps,
             approval=TerminalApproval(yes=yes),
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import sys
 import traceback
 from collections.abc import Iterable
@@ -19,32 +18,30 @@ from llama_agent.tool_names import check_tool_names
 from llama_agent.tooling.tool import as_tools
 
 
-def load_tools(sources: Iterable[str]) -> list[Tool | Toolset]:
+def load_tools(sources: Iterable[str], workspace: Path | None = None) -> list[Tool | Toolset]:
     """
     Import tools.
 
-    :param sources: Each a Python file or a module, with `:name` for one thing in it. Without a name: its
-        public functions that have docstrings, and its Tools and Toolsets. The code in it runs, as with any
-        import.
+    :param sources: Each a Python file or a module, with `:name` for one thing in it (`:object.method` as
+        well). Without a name: its public functions that have docstrings, and its Tools and Toolsets. The
+        code in it runs, as with any import.
+    :param workspace: A folder to give the file tools for.
     :returns: The tools.
     :raises ConfigurationError: A source can't be imported, or has nothing that can be a tool.
     """
     found: list[Tool | Toolset] = []
     for source in sources:
         where, name = _split(source)
-        module = _import(where)
-        if name:
-            if not hasattr(module, name):
-                raise ConfigurationError(f"--tools {source}: there is no '{name}' in {where}")
-            found += _as_tools(source, [getattr(module, name)])
-        else:
-            tools = list(_public_tools(module))
-            if not tools:
-                raise ConfigurationError(
-                    f"--tools {source}: {where} has no public function with a docstring. A tool needs "
-                    "one: it is what the model reads."
-                )
-            found += _as_tools(source, tools)
+        thing: object = _import(where)
+        for part in name.split(".") if name else ():
+            if not hasattr(thing, part):
+                raise ConfigurationError(f"--tools {source}: there is no '{part}' in {where}")
+            thing = getattr(thing, part)
+        found += _as_tools(source, [thing])
+    if workspace is not None:
+        from llama_agent_tools.files import Workspace
+
+        found += _as_tools(f"--workspace {workspace}", [Workspace(workspace)])
     check_tool_names(found)
     return found
 
@@ -53,7 +50,8 @@ def _as_tools(source: str, things: list[object]) -> list[Tool | Toolset]:
     try:
         tools = as_tools(things)
     except ConfigurationError as error:
-        raise ConfigurationError(f"--tools {source}: {error}") from error
+        option = "" if source.startswith("--") else "--tools "
+        raise ConfigurationError(f"{option}{source}: {error}") from error
     return tools if isinstance(tools, list) else []
 
 
@@ -96,13 +94,3 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
-
-
-def _public_tools(module: ModuleType) -> Iterable[object]:
-    for name, value in vars(module).items():
-        if name.startswith("_"):
-            continue
-        if isinstance(value, Tool | Toolset) or (
-            inspect.isfunction(value) and value.__module__ == module.__name__ and value.__doc__
-        ):
-            yield value

@@ -135,7 +135,7 @@ def constrained(call: ModelCall) -> ModeFlow:
     tool = next((tool for tool in call.tools if tool.name == name), None)
     if tool is not None:
         question = f"You chose {tool.name}. Reply with its arguments as JSON."
-        reply = (yield Ask(_held_to(tool.parameters, writing, conversation, question)))[0]
+        reply = (yield Ask(_held_to(json_schema.closed(tool.parameters), writing, conversation, question)))[0]
         usage.add(reply.usage)
         called = CallText(name=tool.name, arguments=reply.text or "")
         finish_reason = "tool_calls" if reply.finish_reason == "stop" else reply.finish_reason

@@ -20,7 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticSerializationError, core_schema, to_json, to_jsonable_python
 
 from llama_agent.arguments import problems_of
-from llama_agent.coercion import coerce
+from llama_agent.coercion import coerce, fits
 from llama_agent.errors import ConfigurationError
 from llama_agent.json_schema import Json, readable
 from llama_agent.tooling.callables import CallableTypes, types_of
@@ -100,20 +100,27 @@ class Signature:
         try:
             return self._bound(self._validated(arguments))
         except ValidationError:
-            pass
-        coerced = coerce(arguments, self.parameters)
+            coerced = coerce(arguments, self.parameters)
         try:
             return self._bound(self._validated(coerced))
         except ValidationError as error:
+            problems = problems_of(error, coerced, self.names)
+        if not fits(coerced, self.parameters):
+            return problems
+        # What a type's own validators have had in their hands is no JSON to pydantic any more, and strictly
+        # it takes no text for a date then. The value has the types of the schema: it can be laxer.
+        try:
+            return self._bound(self._validated(coerced, strict=False))
+        except ValidationError as error:
             return problems_of(error, coerced, self.names)
 
-    def _validated(self, arguments: Mapping[str, Any]) -> BaseModel:
+    def _validated(self, arguments: Mapping[str, Any], *, strict: bool = True) -> BaseModel:
         try:
             text = to_json(dict(arguments), inf_nan_mode="constants", bytes_mode="base64")
         except PydanticSerializationError:
             # A caller's own objects (`tool.invoke(thing=...)`): a model sends nothing but JSON.
             return self._model.model_validate(dict(arguments))
-        return self._model.model_validate_json(text, strict=True)
+        return self._model.model_validate_json(text, strict=strict)
 
     def _bound(self, checked: BaseModel) -> BoundArguments:
         values: dict[str, Any] = {}

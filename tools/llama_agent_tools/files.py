@@ -1,0 +1,614 @@
+"""
+Files of one folder, and of nothing outside of it.
+
+```python
+from llama_agent import Agent
+from llama_agent_tools.files import Workspace
+
+agent = Agent(tools=[Workspace("reports")])
+```
+"""
+
+from __future__ import annotations
+
+import errno
+import fnmatch
+import os
+import secrets
+import stat
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+from pydantic import Field
+
+from llama_agent import ConfigurationError, ToolDenied, ToolRetry, tool
+
+__all__ = ["Workspace"]
+
+_FILE_BYTES = 10_000_000
+_SEARCHED_BYTES = 200_000_000
+_READ_LINES = 1_000
+_READ_CHARACTERS = 50_000
+_ENTRIES = 500
+_MATCHES = 100
+_VISITED = 20_000
+_LINE_CHARACTERS = 300
+_PATH_CHARACTERS = 1_000
+_PATTERN_CHARACTERS = 200
+_DEEPEST = 30
+
+_PASSED_OVER = frozenset({".git", ".hg", ".svn", ".venv", "__pycache__", "node_modules"})
+"""Folders that a tree and a search pass over. They can be listed and read by name."""
+_UNWRITABLE = frozenset({".git", ".hg", ".svn"})
+"""What is written there may be run later, by version control."""
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without O_NONBLOCK, opening a pipe would wait for its other end.
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Workspace:
+    """
+    Tools that work on the text files of one folder. Pass the object itself: `tools=[Workspace("reports")]`.
+
+    Nothing outside of the folder is reached: not by `..`, not by absolute paths, not by symbolic links (none
+    is followed, wherever it leads), not by exchanging a folder for a link while a tool is at work: each step
+    of a path is opened from the folder before it. Written files are exchanged whole, so that a reader never
+    sees half of one, and a hard link to a file elsewhere isn't written through.
+
+    :param root: An existing folder.
+    :raises ConfigurationError: It isn't one, or can't be read.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root).expanduser().resolve()
+        try:
+            os.close(os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        except OSError as error:
+            raise ConfigurationError(f"the workspace {root} can't be opened: {error.strerror}") from error
+
+    def __repr__(self) -> str:
+        return f"Workspace({str(self.root)!r})"
+
+    @tool(read_only=True, idempotent=True, open_world=False)
+    def list_files(self, folder: str = ".") -> list[str]:
+        """
+        List the files and folders in a folder of the workspace. Folders end in "/".
+
+        Args:
+            folder: Path of the folder within the workspace, e.g. "src".
+
+        """
+        parts = _parts(folder)
+        with self._opened_folder(parts) as descriptor:
+            shown = [_shown(entry) for entry in _entries(descriptor)]
+        return _cut(shown, "list a folder below it")
+
+    @tool(read_only=True, idempotent=True, open_world=False)
+    def tree(self, folder: str = ".", depth: Annotated[int, Field(ge=1, le=20)] = 3) -> str:
+        """
+        Show a folder of the workspace with all that is below it, indented.
+
+        Args:
+            folder: Path of the folder within the workspace.
+            depth: How many levels to show.
+
+        """
+        parts = _parts(folder)
+        lines: list[str] = []
+        with self._opened_folder(parts) as descriptor:
+            for entry in _walked(descriptor, depth):
+                lines.append("  " * (len(entry.path) - 1) + _shown(entry))
+                if len(lines) > _ENTRIES:
+                    break
+        return "\n".join(_cut(lines, "show a folder below it, or fewer levels")) or "(empty)"
+
+    @tool(read_only=True, idempotent=True, open_world=False)
+    def read_file(
+        self,
+        path: str,
+        first_line: Annotated[int, Field(ge=1)] = 1,
+        last_line: Annotated[int, Field(ge=1)] | None = None,
+    ) -> str:
+        """
+        Read a text file of the workspace, or some of its lines.
+
+        Args:
+            path: Path of the file within the workspace, e.g. "src/main.py".
+            first_line: Number of the first line to read, from 1.
+            last_line: Number of the last line to read; by default as many as can be shown at once.
+
+        """
+        lines = _lines(self._text(_parts(path), path))
+        if first_line > max(len(lines), 1):
+            raise ToolRetry(f"'{path}' has {len(lines)} lines: there is no line {first_line}")
+        if last_line is not None and last_line < first_line:
+            raise ToolRetry(f"last_line ({last_line}) lies before first_line ({first_line})")
+        end = min(last_line or len(lines), first_line - 1 + _READ_LINES, len(lines))
+        taken = _fitting(lines[first_line - 1 : end])
+        end = first_line - 1 + len(taken)
+        text = "".join(taken)
+        if len(text) > _READ_CHARACTERS:  # one line alone is longer
+            text = text[:_READ_CHARACTERS] + "… (the line is cut)"
+        if first_line == 1 and end == len(lines):
+            return text
+        rest = f"; read on with first_line={end + 1}" if end < len(lines) and last_line != end else ""
+        return f"[lines {first_line} to {end} of {len(lines)}{rest}]\n{text}"
+
+    @tool(read_only=True, idempotent=True, open_world=False)
+    def search_files(
+        self,
+        text: str | None = None,
+        files: str = "**",
+        folder: str = ".",
+        ignore_case: bool = False,
+    ) -> list[str]:
+        """
+        Find files of the workspace by name, or lines that hold a text. Lines are told as "path:line: text".
+
+        Args:
+            text: Text to look for, taken literally. Without it, the matching files are listed.
+            files: Pattern of the files to look at: "*.md" by name, "src/**/test_*.py" by path.
+            folder: Path of the folder to look in.
+            ignore_case: Whether upper and lower case are the same.
+
+        """
+        if text is not None and not text:
+            raise ToolRetry("text is empty: leave it out to find files by name")
+        matches = _pattern(files)
+        parts = _parts(folder)
+        found: list[str] = []
+        left = _SEARCHED_BYTES
+        with self._opened_folder(parts) as descriptor:
+            for entry in _walked(descriptor, _DEEPEST):
+                if not entry.is_file or not matches(entry.path):
+                    continue
+                name = _printable("/".join((*parts, *entry.path)))
+                if text is None:
+                    found.append(name)
+                else:
+                    left -= entry.size
+                    found += _matching_lines(name, _read_quietly(entry), text, ignore_case=ignore_case)
+                if len(found) > _MATCHES or left < 0:
+                    break
+        if left < 0:
+            found.append(f"… stopped after {_SEARCHED_BYTES:,} bytes: search in fewer files")
+        return _cut(found, "search for less, or in fewer files", _MATCHES) or ["nothing was found"]
+
+    @tool(destructive=True, idempotent=True, open_world=False)
+    def write_file(self, path: str, text: str) -> str:
+        """
+        Write a text file of the workspace, in place of what it held. Folders on the way are made.
+
+        Args:
+            path: Path of the file within the workspace, e.g. "notes/today.md".
+            text: The whole new content.
+
+        """
+        parts = _writable(path)
+        with self._opened_folder(parts[:-1], make=True) as folder:
+            existed = _is_file(folder, parts[-1], path)
+            _exchange(folder, parts[-1], text, path)
+        return f"{'replaced' if existed else 'wrote'} {path}: {_counted(text)}"
+
+    @tool(destructive=True, open_world=False)
+    def append_to_file(self, path: str, text: str) -> str:
+        """
+        Add text to the end of a file of the workspace. A missing file is made.
+
+        Args:
+            path: Path of the file within the workspace.
+            text: Text to add. Begin it with a line break if the file doesn't end in one.
+
+        """
+        parts = _writable(path)
+        with self._opened_folder(parts[:-1], make=True) as folder:
+            before = _read_text(folder, parts[-1], path) if _is_file(folder, parts[-1], path) else ""
+            _exchange(folder, parts[-1], before + text, path)
+        return f"added {_counted(text)} to {path}"
+
+    @tool(destructive=True, open_world=False)
+    def replace_in_file(self, path: str, old: str, new: str) -> str:
+        """
+        Replace a text in a file of the workspace. The old text has to occur exactly once.
+
+        Args:
+            path: Path of the file within the workspace.
+            old: Text to replace, with its white space, and so much of it that it occurs once.
+            new: Text to put in its place.
+
+        """
+        parts = _writable(path)
+        if not old:
+            raise ToolRetry("old is empty: give the text to replace")
+        with self._opened_folder(parts[:-1]) as folder:
+            content = _read_text(folder, parts[-1], path)
+            if old not in content and "\r\n" in content:
+                # A model sees and writes plain line ends.
+                old, new = (text.replace("\r\n", "\n").replace("\n", "\r\n") for text in (old, new))
+            count = content.count(old)
+            if count != 1:
+                lines = [
+                    str(n) for n, line in enumerate(_lines(content), 1) if _lines(old)[0].strip() in line
+                ]
+                where = f" (its first line is in lines {', '.join(lines[:10])})" if lines else ""
+                hint = "give more of the text around it" if count else "read the file, and copy it exactly"
+                raise ToolRetry(f"the old text occurs {count} times in '{path}'{where}: {hint}")
+            _exchange(folder, parts[-1], content.replace(old, new), path)
+        line = content[: content.index(old)].count("\n") + 1
+        return f"replaced the text in line {line} of {path}"
+
+    @tool(destructive=True, open_world=False)
+    def move_file(self, source: str, target: str) -> str:
+        """
+        Move or rename a file or folder within the workspace. Nothing is overwritten.
+
+        Args:
+            source: Path within the workspace.
+            target: New path within the workspace, the name included. Folders on the way are made.
+
+        """
+        origin, goal = _writable(source), _writable(target)
+        if goal[: len(origin)] == origin:
+            raise ToolRetry(f"'{source}' can't be moved to itself or into itself")
+        with self._opened_folder(origin[:-1]) as folder:
+            entry = _entry(folder, origin[-1], source)
+            with self._opened_folder(goal[:-1], make=True) as goal_folder:
+                _move(folder, origin[-1], goal_folder, goal[-1], is_folder=entry.is_folder, target=target)
+        return f"moved {source} to {target}"
+
+    def _text(self, parts: tuple[str, ...], path: str) -> str:
+        if not parts:
+            raise ToolRetry("that is the workspace itself: give the path of a file")
+        with self._opened_folder(parts[:-1]) as folder:
+            return _read_text(folder, parts[-1], path)
+
+    @contextmanager
+    def _opened_folder(self, parts: Iterable[str], *, make: bool = False) -> Generator[int]:
+        """A folder's descriptor. Each step is opened from the one before: no link can lead elsewhere."""
+        try:
+            descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ToolDenied(f"the workspace can't be opened: {error.strerror}") from error
+        path = ""
+        try:
+            for part in parts:
+                path = f"{path}/{part}" if path else part
+                if make:
+                    with suppress(FileExistsError), _told(path):
+                        os.mkdir(part, dir_fd=descriptor)
+                with _told(path):
+                    below = os.open(part, _FOLDER, dir_fd=descriptor)
+                os.close(descriptor)
+                descriptor = below
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Something in a folder. `folder`: descriptor of the folder that it is in, open while it is looked at."""
+
+    folder: int
+    path: tuple[str, ...]
+    mode: int
+    size: int
+
+    @property
+    def is_file(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_folder(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    """The steps of a path; refused when it leads, or looks as if it led, out of the workspace."""
+    shown = path if len(path) <= 100 else f"{path[:100]}…"
+    if len(path) > _PATH_CHARACTERS:
+        raise ToolRetry(f"the path has more than {_PATH_CHARACTERS} characters")
+    if path.startswith(("/", "~")) or path[1:2] == ":" or path.startswith("\\"):
+        raise ToolDenied(
+            f"'{shown}' is not within the workspace: give a path relative to it, like notes/today.md"
+        )
+    if "\\" in path:
+        raise ToolRetry(f"'{shown}': separate folders by '/', not by a backslash")
+    if any(ord(character) < 32 or ord(character) == 127 for character in path):
+        raise ToolRetry("a path can't hold control characters")
+    parts = tuple(part for part in path.split("/") if part not in ("", "."))
+    if ".." in parts:
+        raise ToolDenied(f"'{shown}' leads upwards by '..': only the workspace's own files can be used")
+    try:
+        os.fsencode("/".join(parts)).decode("utf-8")
+    except UnicodeError as error:
+        raise ToolRetry("the path holds characters that no file name can have") from error
+    return parts
+
+
+def _writable(path: str) -> tuple[str, ...]:
+    parts = _parts(path)
+    if not parts:
+        raise ToolRetry("that is the workspace itself: give the path of a file in it")
+    if path.endswith("/"):
+        raise ToolRetry(f"'{path}' ends in '/': give the path of a file")
+    for part in parts:
+        # Some file systems take names that differ in case, or in a dot or space at the end, for the same.
+        if part.casefold().rstrip(". ") in _UNWRITABLE:
+            raise ToolDenied(f"'{path}': version control's own files can't be changed")
+    return parts
+
+
+@contextmanager
+def _told(path: str) -> Generator[None]:
+    """Failures of the system as a tool's words. `FileExistsError` passes."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        _refuse(error, path)
+
+
+def _refuse(error: OSError, path: str) -> NoReturn:
+    match error.errno:
+        case errno.ENOENT:
+            raise ToolRetry(
+                f"there is no '{path}' in the workspace: list_files or tree shows what is"
+            ) from error
+        case errno.ELOOP | errno.EMLINK:
+            raise ToolDenied(f"'{path}' is a symbolic link: links aren't followed") from error
+        case errno.ENOTDIR:
+            raise ToolRetry(
+                f"'{path}' is not a folder (or is a symbolic link: links aren't followed)"
+            ) from error
+        case errno.EISDIR:
+            raise ToolRetry(f"'{path}' is a folder, not a file") from error
+        case errno.ENAMETOOLONG:
+            raise ToolRetry("a name in the path is too long") from error
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            raise ToolDenied(f"'{path}': the system doesn't allow it ({error.strerror})") from error
+        case errno.ENOSPC | errno.EDQUOT:
+            raise ToolDenied(f"'{path}' can't be written: no space is left") from error
+        case _:
+            raise ToolRetry(f"'{path}': {error.strerror}") from error
+
+
+def _entries(folder: int) -> list[_Entry]:
+    found: list[_Entry] = []
+    with _told("."), os.scandir(folder) as listing:
+        for item in listing:
+            with suppress(FileNotFoundError):  # gone since
+                status = item.stat(follow_symlinks=False)
+                found.append(_Entry(folder, (item.name,), status.st_mode, status.st_size))
+            if len(found) == _VISITED:
+                break
+    return sorted(found, key=lambda entry: entry.path)
+
+
+def _walked(
+    folder: int, depth: int, above: tuple[str, ...] = (), left: list[int] | None = None
+) -> Iterator[_Entry]:
+    """What is in a folder and below it, a folder before what is in it; at most so many entries."""
+    left = [_VISITED] if left is None else left
+    for entry in _entries(folder):
+        if left[0] <= 0:
+            return
+        left[0] -= 1
+        path = (*above, *entry.path)
+        yield _Entry(folder, path, entry.mode, entry.size)
+        if not entry.is_folder or depth <= 1 or entry.path[0] in _PASSED_OVER:
+            continue
+        try:
+            below = os.open(entry.path[0], _FOLDER, dir_fd=folder)
+        except OSError:
+            continue  # gone, exchanged for a link, or not ours to read
+        try:
+            yield from _walked(below, depth - 1, path, left)
+        finally:
+            os.close(below)
+
+
+def _entry(folder: int, name: str, path: str) -> _Entry:
+    with _told(path):
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if stat.S_ISLNK(status.st_mode):
+        raise ToolDenied(f"'{path}' is a symbolic link: links aren't followed")
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise ToolDenied(f"'{path}' is neither a file nor a folder")
+    return _Entry(folder, (name,), status.st_mode, status.st_size)
+
+
+def _is_file(folder: int, name: str, path: str) -> bool:
+    """Whether a file of this name is there; what else may be there is refused."""
+    try:
+        entry = _entry(folder, name, path)
+    except ToolRetry as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return False
+        raise
+    if entry.is_folder:
+        raise ToolRetry(f"'{path}' is a folder, not a file")
+    return True
+
+
+def _read_bytes(folder: int, name: str) -> bytes:
+    """A regular file's content, one byte more than may be at most."""
+    descriptor = os.open(name, _FILE, dir_fd=folder)
+    with os.fdopen(descriptor, "rb") as file:
+        # Looked at after opening: what the name stood for before may have been exchanged.
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise ToolDenied("it is neither a file nor a folder: only regular files can be read")
+        return file.read(_FILE_BYTES + 1)
+
+
+def _read_text(folder: int, name: str, path: str) -> str:
+    with _told(path):
+        data = _read_bytes(folder, name)
+    if len(data) > _FILE_BYTES:
+        raise ToolDenied(f"'{path}' is larger than {_FILE_BYTES:,} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ToolDenied(f"'{path}' is not a text file in UTF-8") from error
+
+
+def _read_quietly(entry: _Entry) -> str:
+    """A file's text for a search; none for one that can't be read as text."""
+    try:
+        data = _read_bytes(entry.folder, entry.path[-1]) if entry.size <= _FILE_BYTES else b""
+        return "" if b"\0" in data else data.decode("utf-8")
+    except (OSError, UnicodeDecodeError, ToolDenied):
+        return ""
+
+
+def _exchange(folder: int, name: str, text: str, path: str) -> None:
+    """Write a file beside the one of that name, then put it in its place."""
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ToolRetry("the text holds characters that UTF-8 can't (halves of surrogate pairs)") from error
+    if len(data) > _FILE_BYTES:
+        raise ToolRetry(f"'{path}' would be larger than {_FILE_BYTES:,} bytes: write less, or several files")
+    temporary = f".{secrets.token_hex(8)}.tmp"
+    try:
+        with _told(path):
+            mode = _mode_of(folder, name)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(temporary, flags, 0o666, dir_fd=folder), "wb") as file:
+                file.write(data)
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+
+
+def _mode_of(folder: int, name: str) -> int | None:
+    """Permissions of the file that will be exchanged: an executable script stays one."""
+    try:
+        return stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode) & 0o777
+    except FileNotFoundError:
+        return None
+
+
+def _move(folder: int, name: str, goal_folder: int, goal: str, *, is_folder: bool, target: str) -> None:
+    taken = ToolRetry(f"there is already a '{target}': nothing is overwritten")
+    with _told(target):
+        try:
+            if is_folder:
+                # The system itself refuses to put a folder in place of anything but an empty folder.
+                with suppress(FileNotFoundError):
+                    os.stat(goal, dir_fd=goal_folder, follow_symlinks=False)
+                    raise taken
+                os.rename(name, goal, src_dir_fd=folder, dst_dir_fd=goal_folder)
+            else:
+                _move_file(folder, name, goal_folder, goal)
+        except FileExistsError as error:
+            raise taken from error
+
+
+def _move_file(folder: int, name: str, goal_folder: int, goal: str) -> None:
+    # Unlike a rename, a link never takes another file's place, not even one made this moment.
+    try:
+        os.link(name, goal, src_dir_fd=folder, dst_dir_fd=goal_folder, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        # A file system without hard links.
+        with suppress(FileNotFoundError):
+            os.stat(goal, dir_fd=goal_folder, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
+        os.rename(name, goal, src_dir_fd=folder, dst_dir_fd=goal_folder)
+    else:
+        os.unlink(name, dir_fd=folder)
+
+
+def _pattern(text: str) -> Callable[[tuple[str, ...]], bool]:
+    """A test of paths: a pattern without '/' is one of names, `**` stands for any number of folders."""
+    if len(text) > _PATTERN_CHARACTERS:
+        raise ToolRetry(f"the pattern has more than {_PATTERN_CHARACTERS} characters")
+    wanted = [part for part in text.split("/") if part not in ("", ".")]
+    if text.startswith("/") or ".." in wanted:
+        raise ToolDenied(f"'{text}' leads out of the workspace: give a pattern like src/**/*.py")
+    if len(wanted) <= 1 and wanted != ["**"]:
+        return lambda path: fnmatch.fnmatchcase(path[-1], wanted[0] if wanted else "*")
+    pieces = [
+        piece for place, piece in enumerate(wanted) if piece != "**" or wanted[place - 1 : place] != ["**"]
+    ]
+
+    def matches(path: tuple[str, ...]) -> bool:
+        # Which pieces may come next, after each step: no path takes longer than steps times pieces.
+        places = _skipped({0}, pieces)
+        for step in path:
+            taken = {
+                place if pieces[place] == "**" else place + 1
+                for place in places
+                if place < len(pieces) and (pieces[place] == "**" or fnmatch.fnmatchcase(step, pieces[place]))
+            }
+            places = _skipped(taken, pieces)
+        return len(pieces) in places
+
+    return matches
+
+
+def _skipped(places: set[int], pieces: list[str]) -> set[int]:
+    """`**` may stand for no folder at all."""
+    return places | {place + 1 for place in places if place < len(pieces) and pieces[place] == "**"}
+
+
+def _matching_lines(name: str, content: str, text: str, *, ignore_case: bool) -> list[str]:
+    wanted = text.casefold() if ignore_case else text
+    return [
+        f"{name}:{number}: {line.strip()[:_LINE_CHARACTERS]}"
+        for number, line in enumerate(_lines(content), 1)
+        if wanted in (line.casefold() if ignore_case else line)
+    ][: _MATCHES + 1]
+
+
+def _fitting(lines: list[str]) -> list[str]:
+    """As many lines as fit, at least one."""
+    size = 0
+    for count, line in enumerate(lines):
+        size += len(line)
+        if size > _READ_CHARACTERS:
+            return lines[: max(count, 1)]
+    return lines
+
+
+def _cut(lines: list[str], advice: str, limit: int = _ENTRIES) -> list[str]:
+    return lines if len(lines) <= limit else [*lines[:limit], f"… and more: {advice}"]
+
+
+def _shown(entry: _Entry) -> str:
+    name = _printable(entry.path[-1])
+    if entry.is_folder:
+        return f"{name}/"
+    if stat.S_ISLNK(entry.mode):
+        return f"{name} (symbolic link, not followed)"
+    return f"{name} ({entry.size:,} bytes)" if entry.is_file else f"{name} (not a file)"
+
+
+def _printable(name: str) -> str:
+    """A name that isn't UTF-8 can't go to a model as it is."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def _lines(text: str) -> list[str]:
+    """Lines with their ends, as editors count them: `splitlines` also ends them at form feeds and others."""
+    lines = [f"{line}\n" for line in text.split("\n")]
+    last = lines.pop().removesuffix("\n")
+    return [*lines, last] if last else lines
+
+
+def _counted(text: str) -> str:
+    return f"{len(text):,} characters in {len(_lines(text)):,} lines"
