@@ -74,7 +74,7 @@ def test_first_the_model_picks_a_tool_or_an_answer_then_it_writes_the_tools_argu
     assert first.json["response_format"]["json_schema"]["strict"] is True
     assert schema_of(first)["required"] == ["next"]
     assert sorted(schema_of(first)["properties"]["next"]["enum"]) == ["add", "answer", "reverse"]
-    assert schema_of(second) == add.parameters
+    assert schema_of(second) == {**add.parameters, "additionalProperties": False}
 
 
 def test_the_server_is_given_neither_tools_nor_a_tool_choice(endpoint: Endpoint) -> None:
@@ -205,14 +205,14 @@ def test_tool_choice_required_leaves_no_answer_to_pick(endpoint: Endpoint) -> No
 def test_tool_choice_required_with_one_tool_asks_for_its_arguments_at_once(endpoint: Endpoint) -> None:
     endpoint.script(Reply('{"a": 1, "b": 2}'))
     assert ask(endpoint, tools=[add], tool_choice="required").tool_calls[0].tool_name == "add"
-    assert schema_of(endpoint.requests[0]) == add.parameters
+    assert schema_of(endpoint.requests[0]) == {**add.parameters, "additionalProperties": False}
 
 
 def test_a_named_tool_choice_asks_for_its_arguments_at_once(endpoint: Endpoint) -> None:
     endpoint.script(Reply('{"text": "x"}'))
     named = {"type": "function", "function": {"name": "reverse"}}
     assert ask(endpoint, tool_choice=named).tool_calls[0].tool_name == "reverse"
-    assert schema_of(endpoint.requests[0]) == reverse.parameters
+    assert schema_of(endpoint.requests[0]) == {**reverse.parameters, "additionalProperties": False}
 
 
 def test_a_tool_choice_that_names_no_tool_is_refused(endpoint: Endpoint) -> None:

@@ -63,16 +63,39 @@ def types_of(function: Callable[..., Any]) -> CallableTypes:
 
 def core_of(function: Callable[..., Any]) -> Callable[..., Any]:
     """
-    The function that a callable ends in.
+    The function whose source says what a callable is.
 
     :param function: A function, method, partial, or object with `__call__`.
-    :returns: The function or method under all partials; an object's `__call__` as a bound method.
+    :returns: The function or method under all partials; an object's `__call__` as a bound method, unless the
+        object is a decorator's and stands for the function that it wraps.
     """
     while isinstance(function, functools.partial):
         function = cast("Callable[..., Any]", function.func)
-    if not inspect.isroutine(function) and not isinstance(function, type):
-        return cast("Callable[..., Any]", types.MethodType(cast("Any", type(function)).__call__, function))
-    return function
+    if not is_object(function):
+        return function
+    if hasattr(function, "__wrapped__"):
+        return cast("Callable[..., Any]", inspect.unwrap(cast("Any", function)))
+    return bound_call(function)
+
+
+def is_object(function: Callable[..., Any]) -> bool:
+    """
+    Whether a callable is an object with `__call__`.
+
+    :param function: Anything that can be called.
+    :returns: False for functions, methods, partials and classes.
+    """
+    return not inspect.isroutine(function) and not isinstance(function, type | functools.partial)
+
+
+def bound_call(function: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    An object's `__call__` as the bound method that it is.
+
+    :param function: An object with `__call__`.
+    :returns: The method; like any other it is known for async, and whose it is.
+    """
+    return cast("Callable[..., Any]", types.MethodType(cast("Any", type(function)).__call__, function))
 
 
 def name_of(function: Callable[..., Any]) -> str:
@@ -118,7 +141,7 @@ def _hints_of(
         # A decorator may state a signature of its own (`__signature__`).
         if parameter.name not in hints and parameter.annotation is not parameter.empty:
             hints[parameter.name] = parameter.annotation
-    variables = _type_arguments(getattr(core, "__self__", None))
+    variables = _type_arguments(core)
     try:
         return {name: _plain(hint, variables) for name, hint in hints.items()}
     except RecursionError:  # a TypedDict that holds itself: pydantic says what to do
@@ -164,24 +187,30 @@ def _local_names(core: Callable[..., Any]) -> dict[str, Any]:
     return {**names, **inspect.getclosurevars(inner).nonlocals} if inspect.isfunction(inner) else names
 
 
-def _type_arguments(owner: object) -> dict[TypeVar, Any]:
-    """What the type variables of an object's class stand for: `Box[int]()`, or a class made of `Box[int]`."""
-    found: dict[TypeVar, Any] = {}
-    bases = [made_as] if (made_as := getattr(owner, "__orig_class__", None)) is not None else []
-    for cls in (owner if isinstance(owner, type) else type(owner)).__mro__:
-        bases.extend(cls.__dict__.get("__orig_bases__", ()))
-    for base in bases:
-        variables = getattr(get_origin(base), "__parameters__", ())
-        for variable, argument in zip(variables, get_args(base), strict=False):
-            if variable is not argument:
-                found.setdefault(variable, argument)
-    return found
+def _type_arguments(core: Callable[..., Any]) -> Mapping[TypeVar, Any]:
+    """What the type variables of a method's class stand for: `Box[int]()`, or a class made of `Box[int]`."""
+    owner = getattr(core, "__self__", None)
+    if owner is None:
+        return {}
+    made_as = getattr(owner, "__orig_class__", None)
+    line = (owner if isinstance(owner, type) else type(owner)).__mro__
+    found: dict[type, dict[TypeVar, Any]] = {line[0]: _bound_variables(made_as, {})}
+    for cls in line:
+        for base in cls.__dict__.get("__orig_bases__", ()):
+            found.setdefault(get_origin(base), _bound_variables(base, found.get(cls, {})))
+    home = next((cls for cls in line if core.__name__ in vars(cls)), line[0])
+    return found.get(home, {})
+
+
+def _bound_variables(base: Any, known: Mapping[TypeVar, Any]) -> dict[TypeVar, Any]:
+    variables = getattr(get_origin(base), "__parameters__", ())
+    return dict(zip(variables, (_plain(argument, known) for argument in get_args(base)), strict=False))
 
 
 def _plain(hint: Any, variables: Mapping[TypeVar, Any]) -> Any:
     """A hint that pydantic takes: type variables filled in, an Iterable as the list that JSON has."""
     if isinstance(hint, TypeVar):
-        return _plain(variables[hint], variables) if hint in variables else hint
+        return variables.get(hint, hint)
     if sys.version_info < (3, 12) and type(hint) is type(_OldTypedDict):
         return _typed_dict(hint, variables)
     origin, arguments = get_origin(hint), get_args(hint)

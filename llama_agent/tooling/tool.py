@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
@@ -25,7 +25,7 @@ from llama_agent.coercion import coerce, validator_of
 from llama_agent.errors import ConfigurationError, ToolDefinitionWarning, ToolDenied, ToolRetry
 from llama_agent.json_schema import Json
 from llama_agent.tool_names import check_tool_names
-from llama_agent.tooling.callables import core_of, name_of, where
+from llama_agent.tooling.callables import bound_call, is_object, name_of, where
 from llama_agent.tooling.members import has_members, members_of
 from llama_agent.tooling.run_context import Injection, context_of, injection_of, injections_of
 from llama_agent.tooling.schema import NAME_PATTERN, BoundArguments, Signature, signature_of
@@ -199,10 +199,14 @@ class FunctionTool(Tool, Generic[P, R]):
         """
         _, async_function = functions_of(self)
         if async_function is None:
-            return await super().invoke_async(**kwargs)
-        bound = self._checked(kwargs)
+            # A plain decorator may hide that a function is async.
+            result = await super().invoke_async(**kwargs)
+            return await self._awaited(result) if inspect.isawaitable(result) else result
+        return await self._awaited(self._checked(kwargs).call(async_function))
+
+    async def _awaited(self, awaitable: Awaitable[Any]) -> Any:
         try:
-            return await bound.call(async_function)
+            return await awaitable
         except Exception as error:
             raise ToolInvocationError(failure_text(self.name, error), tool_name=self.name) from error
 
@@ -417,20 +421,18 @@ def function_tool(
     :returns: The tool.
     :raises ConfigurationError: As in `tool`.
     """
-    if not _is_partial(function):
-        # An object with `__call__`: as the bound method that it is, it is known for async, and whose it is.
-        function = core_of(function)
     from_state = frozenset((inputs_from_state or {}).values())
     signature = signature or signature_of(
         function, hidden=lambda name, hint: name in from_state or injection_of(name, hint) is not None
     )
-    is_async = inspect.iscoroutinefunction(function)
+    target = bound_call(function) if is_object(function) else function
+    is_async = inspect.iscoroutinefunction(target)
     made = FunctionTool[..., Any](
         name=name or name_of(function),
         description=signature.description if description is None else description,
         parameters=signature.parameters,
-        function=None if is_async else function,
-        async_function=function if is_async else None,
+        function=None if is_async else target,
+        async_function=target if is_async else None,
         inputs_from_state=inputs_from_state,
         outputs_to_state=outputs_to_state,
         outputs_to_string=outputs_to_string,
@@ -533,10 +535,12 @@ def _defined_in_class(function: Callable[..., Any]) -> bool:
     Whether a function is being defined in a class body, where `@tool` sees it before any instance exists.
     """
     scope = getattr(function, "__qualname__", "").rpartition(".")[0]
-    frame = inspect.currentframe() if scope and not scope.endswith("<locals>") else None
+    if not scope or scope.endswith("<locals>") or inspect.ismethod(function):
+        return False
+    frame = inspect.currentframe()
     while frame is not None:
-        # Only the bodies of classes and modules keep their names in a dictionary.
-        if not frame.f_code.co_flags & inspect.CO_OPTIMIZED and frame.f_locals.get("__qualname__") == scope:
+        # Only the bodies of classes keep their names in a dictionary that has this one.
+        if not frame.f_code.co_flags & inspect.CO_OPTIMIZED and "__qualname__" in frame.f_locals:
             return True
         frame = frame.f_back
     return False
