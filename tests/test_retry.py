@@ -274,7 +274,7 @@ def _in(seconds: float) -> str:
         ("7", 7, 7),
         ("0", 0, 0),
         (" 7 ", 7, 7),
-        (_in(3600), 3500, 3600),
+        (_in(3600), 1800, 3600),  # made when the tests are collected, maybe long before
         (_in(-3600), 0, 0),
         ("Sunday, 06-Nov-94 08:49:37 GMT", 0, 0),
         ("Sun Nov  6 08:49:37 1994", 0, 0),
