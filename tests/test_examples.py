@@ -19,6 +19,8 @@ ARGUMENTS = {
     "moon_phase": {"day": 17},
     "word_length": {"word": "llama"},
     "char_count": {"text": "llama"},
+    "units_left": {"product": "lamp"},
+    "list_files": {"folder": "."},
 }
 SHOWN = {
     "hello_tool": "It is 42\nanswered",
@@ -27,6 +29,8 @@ SHOWN = {
     "streaming": "[moon_phase gave full]\nIt is full\n",
     "haystack_pipeline": "It is 5\n",
     "task_script": "It is 5 (answered",
+    "run_context": "[units_left: looking for lamp]\nIt is 3\n",
+    "workspace": 'It is ["notes.md (19 bytes)"]\n',
 }
 
 

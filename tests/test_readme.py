@@ -18,7 +18,7 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.
 PROGRAMS = [text for language, text in BLOCKS if language == "python"]
 COMMANDS = [text for language, text in BLOCKS if language == "sh"]
 ELSEWHERE = [text for text in COMMANDS if "--endpoint" in text]
-ARGUMENTS = {"a": 17, "b": 25, "title": "groceries", "country": "Peru"}
+ARGUMENTS = {"a": 17, "b": 25, "title": "groceries", "country": "Peru", "name": "Ada", "folder": "."}
 
 
 def a_model_that_calls_the_first_tool(request: Request) -> Reply:
@@ -72,6 +72,14 @@ def test_the_same_question_elsewhere(command: str) -> None:
         assert done.returncode == 0, done.stderr
         assert done.stdout == "It is 42\n"
         assert "add(a=17, b=25)" in done.stderr
+
+
+def test_tools_are_shown_and_called_by_hand() -> None:
+    (command,) = [text for text in COMMANDS if text.startswith("llama-agent tools")]
+    done = in_a_shell(command)
+    assert done.returncode == 0, done.stderr
+    assert "a: integer" in done.stdout
+    assert done.stdout.endswith("\n42\n")
 
 
 def test_the_main_job_runs_on_the_embedded_model() -> None:
