@@ -20,6 +20,7 @@ from llama_agent.events import (
     ModelRequested,
     RetryScheduled,
     ToolFinished,
+    ToolProgress,
     ToolStarted,
 )
 from llama_agent.tooling.approval import Refused
@@ -79,6 +80,8 @@ class Display:
                 self._line(f"retry in {event.wait:.1f} s: {event.reason}", "yellow")
             case ToolStarted():
                 self._line(f"→ {event.tool_name}({_arguments(event.arguments)})", "cyan")
+            case ToolProgress():
+                self._line(f"… {event.tool_name}: {event.text}", "dim")
             case ToolFinished():
                 style = "red" if event.error else "green"
                 self._line(f"← {event.tool_name} {event.seconds:.1f} s: {event.result}", style)

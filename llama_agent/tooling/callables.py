@@ -142,10 +142,11 @@ def _hints_of(
         if parameter.name not in hints and parameter.annotation is not parameter.empty:
             hints[parameter.name] = parameter.annotation
     variables = _type_arguments(core)
+    named = {parameter.name: hints[parameter.name] for parameter in parameters if parameter.name in hints}
     try:
-        return {name: _plain(hint, variables) for name, hint in hints.items()}
+        return {name: _plain(hint, variables) for name, hint in named.items()}
     except RecursionError:  # a TypedDict that holds itself: pydantic says what to do
-        return hints
+        return named
 
 
 def _resolved_hints(
