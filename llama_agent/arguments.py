@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 if TYPE_CHECKING:
     import jsonschema
+    from pydantic_core import ErrorDetails
 
 Json: TypeAlias = dict[str, Any]
 
@@ -75,9 +76,9 @@ def problems_of(error: ValidationError, arguments: object, accepted: Iterable[st
     # The branches of a union report one problem each: they are told together, as its place's.
     told: dict[str, list[str]] = {}
     received: dict[str, object] = {}
-    for problem in error.errors(include_url=False, include_context=False):
-        is_key = problem["type"] in ("missing", "missing_argument", "extra_forbidden")
-        path = _path_in(arguments, problem["loc"], ends_in_key=is_key)
+    for problem, path in _of_likely_branches(
+        error.errors(include_url=False, include_context=False), arguments
+    ):
         place = _place(path)
         match problem["type"]:
             case "missing" | "missing_argument":
@@ -165,6 +166,36 @@ def _is_finite(value: object) -> bool:
 def _kind(value: object) -> str:
     names: dict[type, str] = {list: "a list", str: "a string", bool: "a boolean"}
     return names.get(type(value), "a number")
+
+
+def _of_likely_branches(
+    problems: Iterable[ErrorDetails], arguments: object
+) -> list[tuple[ErrorDetails, list[int | str]]]:
+    """
+    Problems with their paths, without those of union branches that were not meant: where another branch takes
+    the value of a field that has but one (`kind: "dog"`).
+    """
+    found: list[tuple[ErrorDetails, list[int | str]]] = []
+    branches: list[tuple[str, str] | None] = []
+    unmeant: set[tuple[str, str]] = set()
+    for problem in problems:
+        location = problem["loc"]
+        is_key = problem["type"] in ("missing", "missing_argument", "extra_forbidden")
+        path = _path_in(arguments, location, ends_in_key=is_key)
+        steps = next(
+            (i for i, step in enumerate(location) if i >= len(path) or path[i] != step), len(location)
+        )
+        branch = (_place(location[:steps]), str(location[steps])) if steps < len(location) else None
+        if branch is not None and problem["type"] == "literal_error":
+            unmeant.add(branch)
+        found.append((problem, path))
+        branches.append(branch)
+    meant = {branch[0] for branch in branches if branch is not None and branch not in unmeant}
+    return [
+        pair
+        for pair, branch in zip(found, branches, strict=True)
+        if branch is None or branch not in unmeant or branch[0] not in meant
+    ]
 
 
 def _path_in(value: object, location: Sequence[int | str], *, ends_in_key: bool) -> list[int | str]:

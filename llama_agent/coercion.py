@@ -129,7 +129,7 @@ class _Coercion:
 
     def _of_kind(self, value: object, kind: str, schema: Json, depth: int) -> object:
         match kind, value:
-            case (("array" | "object"), str()):
+            case "array" | "object", str():
                 try:
                     parsed = cast("object", jiter.from_json(value.strip().encode(), allow_inf_nan=False))
                 except ValueError:
@@ -145,10 +145,10 @@ class _Coercion:
                 ]
             case "object", dict():
                 return self.object(cast("Json", value), schema, depth)
-            case (("integer" | "number" | "boolean" | "string"), _):
-                return _scalar(value, kind)
+            case "string", _ if schema.keys() & {"format", "contentEncoding"}:
+                return value  # a number is no way to write a date
             case _:
-                return value
+                return _scalar(value, kind)
 
     def _one_of(self, value: object, branches: list[Json], depth: int) -> object:
         readings: list[object] = []

@@ -7,7 +7,7 @@ Every function takes a schema and gives a new one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, cast
 
 Json: TypeAlias = dict[str, Any]
@@ -45,9 +45,9 @@ def readable(schema: Json) -> Json:
     """
     The shortest form that says the same: what a small model reads.
 
-    No `title`s; `$ref`s written in place, except recursive and very large ones; no null for a property that
-    may as well be left out, and no default of null; `additionalProperties` only where it is a schema; keys
-    in one order.
+    No `title`s and discriminators; `$ref`s written in place, except recursive and very large ones; no null
+    for a property that may as well be left out, and no default of null; `additionalProperties` only where it
+    is a schema; keys in one order.
 
     :param schema: As pydantic makes it, definitions under `$defs`.
     :returns: The form to show. What was refused by `schema` for extra keys alone is allowed by it.
@@ -74,7 +74,7 @@ def closed(schema: Json) -> Json:
             return {**node, "additionalProperties": False}
         return node
 
-    return _mapped(schema, close)
+    return mapped(schema, close)
 
 
 def strict(schema: Json) -> Json:
@@ -92,7 +92,7 @@ def strict(schema: Json) -> Json:
             return node
         required = cast("list[str]", node.get("required", []))
         properties = {
-            name: value if name in required else _nullable(cast("Json", value))
+            name: value if name in required else _nullable(cast("Json", value), schema)
             for name, value in cast("Json", node["properties"]).items()
         }
         return {
@@ -102,7 +102,7 @@ def strict(schema: Json) -> Json:
             "additionalProperties": False,
         }
 
-    return _mapped(schema, tighten)
+    return mapped(schema, tighten)
 
 
 def is_nullable(schema: Json, root: Json) -> bool:
@@ -140,14 +140,40 @@ def resolved(schema: Json, root: Json) -> Json:
 
     :param schema: Any, maybe a `$ref` within `root`.
     :param root: The schema whose `$defs` it refers to.
-    :returns: The definition, with the keywords beside the reference. One that isn't found says nothing.
+    :returns: The definition, with the keywords beside the reference; of one that isn't found, those alone.
     """
     seen: set[str] = set()
     while isinstance(reference := schema.get("$ref"), str) and reference not in seen:
         seen.add(reference)
         beside = {key: value for key, value in schema.items() if key != "$ref"}
-        schema = {**_look_up(reference, root), **beside}
+        found = _look_up(reference, root)
+        if found is None:
+            return {"type": "unknown", **beside}
+        schema = {**found, **beside}
     return schema
+
+
+def mapped(schema: Json, change: Callable[[Json], Json]) -> Json:
+    """
+    Change each schema within a schema, from the inside out.
+
+    :param schema: Any.
+    :param change: Takes a schema, and gives the one to put in its place.
+    :returns: The new schema.
+    """
+
+    def changed(key: str, value: object) -> object:
+        if key in _DATA:
+            return value
+        if isinstance(value, list):
+            return [changed("", item) for item in cast("list[object]", value)]
+        if not isinstance(value, dict):
+            return value
+        if key in _NAMED:
+            return {name: changed("", item) for name, item in cast("Json", value).items()}
+        return mapped(cast("Json", value), change)
+
+    return change({key: changed(key, value) for key, value in schema.items()})
 
 
 def estimated_tokens(characters: int) -> int:
@@ -160,15 +186,15 @@ def estimated_tokens(characters: int) -> int:
     return -(-characters // 4)
 
 
-def _look_up(reference: str, root: Json) -> Json:
+def _look_up(reference: str, root: Json) -> Json | None:
     node: object = root
     if not reference.startswith("#"):
-        return {}
+        return None
     for part in reference.removeprefix("#").strip("/").split("/"):
         if part:
             key = part.replace("~1", "/").replace("~0", "~")
             node = cast("Json", node).get(key) if isinstance(node, dict) else None
-    return cast("Json", node) if isinstance(node, dict) else {}
+    return cast("Json", node) if isinstance(node, dict) else None
 
 
 def _shortened(schema: Json, definitions: Json, kept: frozenset[str]) -> Json:
@@ -178,9 +204,11 @@ def _shortened(schema: Json, definitions: Json, kept: frozenset[str]) -> Json:
         schema = {**cast("Json", definitions[name]), **beside}
     short: Json = {}
     for key, value in schema.items():
-        if key == "title" or (key == "additionalProperties" and isinstance(value, bool)):
+        if key in ("title", "discriminator") or (key == "additionalProperties" and isinstance(value, bool)):
             continue
-        short[key] = _shortened_value(key, value, definitions, kept)
+        # With a discriminator, one branch at most can fit: any is as good as one, and more servers know it.
+        shown_key = "anyOf" if key == "oneOf" and "discriminator" in schema else key
+        short[shown_key] = _shortened_value(key, value, definitions, kept)
     if "properties" in short:
         required = cast("list[str]", short.get("required", []))
         for name, value in short["properties"].items():
@@ -212,8 +240,11 @@ def _shortened_value(key: str, value: object, definitions: Json, kept: frozenset
 
 def _without_null(schema: Json) -> Json:
     """A property that may be left out needs no null: the same, with one way less to say nothing."""
-    if schema.get("default", ...) is None:
-        schema = {key: value for key, value in schema.items() if key != "default"}
+    if schema.get("default") is not None:
+        return schema  # here null says something else than nothing
+    schema = {key: value for key, value in schema.items() if key != "default"}
+    if None in cast("list[object]", choices := schema.get("enum", [])):
+        return _ordered(_with_type({**schema, "enum": [choice for choice in choices if choice is not None]}))
     branches = cast("list[Json]", schema.get("anyOf", []))
     others = [branch for branch in branches if branch != _NULL]
     if not others or len(others) == len(branches):
@@ -222,8 +253,15 @@ def _without_null(schema: Json) -> Json:
     return _ordered({**others[0], **beside} if len(others) == 1 else {"anyOf": others, **beside})
 
 
-def _nullable(schema: Json) -> Json:
-    if is_nullable(schema, schema):
+def _with_type(schema: Json) -> Json:
+    """An enumeration with the type of its values, where they have one."""
+    kinds = {type(choice) for choice in cast("list[object]", schema["enum"])}
+    names: dict[type, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
+    return {**schema, "type": names[kind]} if len(kinds) == 1 and (kind := kinds.pop()) in names else schema
+
+
+def _nullable(schema: Json, root: Json) -> Json:
+    if is_nullable(schema, root):
         return schema
     if "anyOf" in schema:
         return {**schema, "anyOf": [*schema["anyOf"], _NULL]}
@@ -236,29 +274,6 @@ def _ordered(schema: Json) -> Json:
     last = {key: schema[key] for key in _LAST_KEYS if key in schema}
     rest = {key: schema[key] for key in sorted(schema) if key not in first and key not in last}
     return {**first, **rest, **last}
-
-
-def _mapped(schema: Json, change: Any) -> Json:
-    """Each schema within a schema, changed from the inside out."""
-    changed: Json = {}
-    for key, value in schema.items():
-        if key in _DATA:
-            changed[key] = value
-        elif key in _NAMED:
-            changed[key] = {
-                name: _mapped(cast("Json", item), change) if isinstance(item, dict) else item
-                for name, item in cast("Json", value).items()
-            }
-        elif isinstance(value, dict):
-            changed[key] = _mapped(cast("Json", value), change)
-        elif isinstance(value, list):
-            changed[key] = [
-                _mapped(cast("Json", item), change) if isinstance(item, dict) else item
-                for item in cast("list[object]", value)
-            ]
-        else:
-            changed[key] = value
-    return cast("Json", change(changed))
 
 
 def _referred(schema: Mapping[str, object]) -> str | None:

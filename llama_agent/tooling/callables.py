@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import enum
 import functools
 import inspect
 import sys
@@ -14,6 +15,7 @@ from types import FrameType
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import typing_extensions
+from pydantic import AfterValidator
 
 from llama_agent.errors import ConfigurationError
 
@@ -217,12 +219,14 @@ def _plain(hint: Any, variables: Mapping[TypeVar, Any]) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in (collections.abc.Iterable, typing.Iterable):
         return list
+    if hint in (typing.LiteralString, typing_extensions.LiteralString):
+        return str
     if not arguments:
         return hint
     if origin is Annotated:
         return Annotated[(_plain(arguments[0], variables), *hint.__metadata__)]
     if origin is typing.Literal:
-        return hint
+        return _literal(arguments)
     plain = tuple(_plain(argument, variables) for argument in arguments)
     if origin is collections.abc.Iterable:
         return list[plain[0]]
@@ -234,6 +238,15 @@ def _plain(hint: Any, variables: Mapping[TypeVar, Any]) -> Any:
         return hint.copy_with(plain) if hasattr(hint, "copy_with") else origin[plain]
     except TypeError:
         return hint
+
+
+def _literal(choices: tuple[Any, ...]) -> Any:
+    """A Literal of enum members by their values, which are what JSON can say."""
+    by_value = {choice.value if isinstance(choice, enum.Enum) else choice: choice for choice in choices}
+    plain = cast("Any", typing.Literal)[tuple(by_value)]
+    if not any(isinstance(choice, enum.Enum) for choice in choices):
+        return plain
+    return Annotated[plain, AfterValidator(by_value.__getitem__)]
 
 
 class _OldTypedDict(typing.TypedDict):

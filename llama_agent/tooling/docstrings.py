@@ -33,6 +33,7 @@ _FIELD = re.compile(
     r"|ytype|var|ivar|cvar|vartype|see|since|author|note)\b[^:]*:"
 )
 _INLINE = re.compile(r"\s*(?:Args|Arguments|Parameters|Params|Returns?|Yields?|Raises|Examples?)\s*:\s+\S")
+_ENTRY = re.compile(r"\s*(?:[-*+•`]\s*)*\**\w[\w, ]*\**\s*(?:[(\[].*?[)\]])?`*\s*:|\s*[-*+•]\s|\s*\d+[.)]\s")
 _UNDERLINE = re.compile(r"[-=~]{3,}\s*$")
 
 _QUOTED = r"""(?:"[^"\n]{0,80}"|'[^'\n]{0,80}'|`[^`\n]{0,80}`)"""
@@ -41,6 +42,7 @@ _ONE_OF = re.compile(
     r"(?=\s*(?:[.;)\]]|$|\n\n|\(|default|\.\s))",
     re.IGNORECASE,
 )
+_NEGATED = re.compile(r"\b(?:not|n't|never|neither|except|without)\s+$", re.IGNORECASE)
 _ENUM_MARK = re.compile(r"[ \t]*\[Enum\]\s*:\s*(?P<values>\[[^\[\]\n]{0,2000}\])\.?", re.IGNORECASE)
 _BRACES = re.compile(r"\{(?P<values>[^{}\n]{1,2000})\}")
 
@@ -87,7 +89,8 @@ def documentation_of(docstring: str | None, names: Collection[str]) -> Documenta
 
 def _by_style(text: str, names: Collection[str]) -> dict[str, tuple[str, str]]:
     """Text and type of each parameter, by name; of several styles, the one that finds most comes first."""
-    readings = [_read(text, style, names) for style in _STYLES]
+    regular = _regular(text)
+    readings = [_read(regular, style, names) for style in _STYLES]
     readings.sort(key=len, reverse=True)
     found: dict[str, tuple[str, str]] = {}
     for reading in readings:
@@ -95,6 +98,26 @@ def _by_style(text: str, names: Collection[str]) -> dict[str, tuple[str, str]]:
             if name not in found or not found[name][0]:
                 found[name] = texts
     return found
+
+
+def _regular(text: str) -> str:
+    """
+    What docstring-parser wants more exactly than people write it: rules as long as their headings, and the
+    lines of an entry indented more than its first.
+    """
+    lines = text.splitlines()
+    entries: int | None = None  # the indentation of the entries of the section at hand
+    for place, line in enumerate(lines):
+        following = lines[place + 1] if place + 1 < len(lines) else ""
+        if _is_section(line):
+            entries = _indent(following) if _indent(following) > _indent(line) else None
+            if re.fullmatch(r"\s*[-=~]{2,}\s*", following):
+                lines[place + 1] = " " * _indent(line) + "-" * len(line.strip())
+        elif line.strip() and entries is not None and _indent(line) < entries:
+            entries = None
+        elif entries is not None and _indent(line) == entries and line.strip() and not _ENTRY.match(line):
+            lines[place] = f"    {line}"
+    return "\n".join(lines)
 
 
 def _read(text: str, style: DocstringStyle, names: Collection[str]) -> dict[str, tuple[str, str]]:
@@ -143,10 +166,19 @@ def _deeper(lines: Sequence[str], indent: int) -> Iterator[str]:
 
 
 def _tidy(text: str | None) -> str:
-    """A text without its indentation, and without field lists that a style took for its continuation."""
+    """A text without its indentation, and without what a style took for its continuation by mistake."""
     lines = inspect.cleandoc(text or "").splitlines()
-    end = next((place for place, line in enumerate(lines) if _FIELD.match(line.strip())), len(lines))
+    end = next((place for place, line in enumerate(lines) if _begins_another(line)), len(lines))
     return "\n".join(lines[:end]).strip()
+
+
+def _begins_another(line: str) -> bool:
+    return bool(_FIELD.match(line.strip())) or (line.rstrip().endswith(":") and _is_section(line))
+
+
+def _is_section(line: str) -> bool:
+    heading = _HEADING.match(line.strip())
+    return heading is not None and heading[1].strip().lower().replace(" ", "-") in _SECTIONS
 
 
 def _choices(description: str, kind: str) -> tuple[str, list[object]]:
@@ -157,7 +189,7 @@ def _choices(description: str, kind: str) -> tuple[str, list[object]]:
         values := _literals(f"[{match['values']}]")
     ):
         return description, values
-    if (match := _ONE_OF.search(description)) is not None:
+    if (match := _ONE_OF.search(description)) and not _NEGATED.search(description[: match.start()]):
         quoted = cast("list[str]", re.findall(_QUOTED, match["values"]))
         return description, list(dict.fromkeys(value[1:-1] for value in quoted))
     return description, []
@@ -195,8 +227,7 @@ def _end_of_section(lines: Sequence[str], start: int) -> int | None:
     following = lines[start + 1] if start + 1 < len(lines) else ""
     if _FIELD.match(line.strip()) or _INLINE.match(line) or line.lstrip().startswith(">>>"):
         return _end_of_block(lines, start, _indent(line))
-    heading = _HEADING.match(line.strip())
-    if heading is None or heading[1].strip().lower().replace(" ", "-") not in _SECTIONS:
+    if not _is_section(line):
         return None
     if _UNDERLINE.match(following.strip()):
         return _end_of_underlined(lines, start + 2)

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
@@ -22,7 +22,7 @@ from pydantic_core import PydanticSerializationError, core_schema, to_json, to_j
 from llama_agent.arguments import problems_of
 from llama_agent.coercion import coerce, fits
 from llama_agent.errors import ConfigurationError
-from llama_agent.json_schema import Json, readable
+from llama_agent.json_schema import Json, mapped, readable
 from llama_agent.tooling.callables import CallableTypes, types_of
 from llama_agent.tooling.docstrings import Documentation, documentation_of
 
@@ -71,7 +71,7 @@ class Signature:
     What a function accepts from a model.
 
     :param description: Summary and body of the docstring, without its sections.
-    :param parameters: JSON schema of the arguments, an object.
+    :param parameters: JSON schema of the arguments, an object: what a model reads.
     :param types: Resolved type hints of all parameters, those that a model doesn't see too.
     """
 
@@ -79,6 +79,7 @@ class Signature:
     parameters: Json
     types: Mapping[str, Any]
     _model: type[BaseModel]
+    _accepted: Json
     _parameters: Mapping[str, inspect.Parameter]
 
     @property
@@ -100,12 +101,12 @@ class Signature:
         try:
             return self._bound(self._validated(arguments))
         except ValidationError:
-            coerced = coerce(arguments, self.parameters)
+            coerced = coerce(arguments, self._accepted)
         try:
             return self._bound(self._validated(coerced))
         except ValidationError as error:
             problems = problems_of(error, coerced, self.names)
-        if not fits(coerced, self.parameters):
+        if not fits(coerced, self._accepted):
             return problems
         # What a type's own validators have had in their hands is no JSON to pydantic any more, and strictly
         # it takes no text for a date then. The value has the types of the schema: it can be laxer.
@@ -156,15 +157,21 @@ def signature_of(
         _check_parameter(source, parameter)
         # Fields have names of their own: a parameter may be called `schema`, `_x` or `model_config`.
         field = f"argument_{len(parameters)}"
+        hint = source.hints[parameter.name]
+        if isinstance(parameter.default, FieldInfo):
+            # `x: int = Field(default=1, ge=0)`, as in a model: pydantic fills its default in.
+            hint = Annotated[hint, parameter.default]
+            parameter = parameter.replace(default=inspect.Parameter.empty)
         parameters[field] = parameter
-        fields[field] = _field(parameter, source.hints[parameter.name], documentation)
+        fields[field] = _field(parameter, hint, documentation)
     model, schema = _described(source, fields, parameters)
     _state_defaults(schema, parameters)
     return Signature(
         description=documentation.description,
-        parameters=_with_properties(readable(schema)),
+        parameters=_with_properties(readable(_as_shown(schema))),
         types=source.hints,
         _model=model,
+        _accepted=schema,
         _parameters=parameters,
     )
 
@@ -174,9 +181,53 @@ class _JsonSchema(GenerateJsonSchema):
     ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}  # noqa: RUF012 - pydantic's declaration
 
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
-        """A model writes a number; the text that pydantic allows as well is noise to it."""
-        full = super().decimal_schema(schema)
-        return next((dict(one) for one in full.get("anyOf", []) if one.get("type") == "number"), full)
+        """Marked, so that it can be told from a union of number and text that a user wrote."""
+        return {**super().decimal_schema(schema), "format": _DECIMAL}
+
+    def bytes_schema(self, schema: core_schema.BytesSchema) -> JsonSchemaValue:
+        """Base64, and it says so."""
+        full = super().bytes_schema(schema)
+        return {**{key: value for key, value in full.items() if key != "format"}, "contentEncoding": "base64"}
+
+    def arguments_schema(self, schema: core_schema.ArgumentsSchema) -> JsonSchemaValue:
+        """A NamedTuple as an object, which says what its items are; an array is taken as well."""
+        return self.kw_arguments_schema(schema["arguments_schema"], schema.get("var_kwargs_schema"))
+
+    def union_schema(self, schema: core_schema.UnionSchema) -> JsonSchemaValue:
+        """A union of nothing that JSON can say, which pydantic leaves empty, can't be said either."""
+        union = super().union_schema(schema)
+        return union if union.get("anyOf") != [] else self.handle_invalid_for_json_schema(schema, "a union")
+
+    def is_subclass_schema(self, schema: core_schema.IsSubclassSchema) -> JsonSchemaValue:
+        """A class can't be said in JSON, though pydantic lets it pass as anything."""
+        return self.handle_invalid_for_json_schema(schema, "a class")
+
+
+_DECIMAL = "decimal"
+
+
+def _as_shown(schema: Json) -> Json:
+    """What a model needs to see of a schema: a Decimal is a number; texts of types are read as docstrings."""
+
+    def show(node: Json) -> Json:
+        if node.get("format") == _DECIMAL and "anyOf" in node:
+            beside = {key: value for key, value in node.items() if key not in ("anyOf", "format")}
+            return {**node["anyOf"][0], **beside}
+        properties = cast("dict[str, Json]", node.get("properties", {}))
+        if properties and (text := node.get("description")):
+            documentation = documentation_of(text, list(properties))
+            properties = {
+                name: {"description": documentation.parameters[name], **value}
+                if name in documentation.parameters
+                else value
+                for name, value in properties.items()
+            }
+            node = {**node, "properties": properties, "description": documentation.description}
+            if not documentation.description:
+                del node["description"]
+        return node
+
+    return mapped(schema, show)
 
 
 def _described(
@@ -294,7 +345,9 @@ def _as_json(default: object, stated: Json) -> object | None:
     """A default as JSON; None for one that JSON can't hold, or that says nothing."""
     try:
         value = cast("object", to_jsonable_python(default, bytes_mode="base64"))
-        if stated.get("type") == "number" and isinstance(value, str):  # a Decimal
+        if isinstance(default, set | frozenset):  # their order differs from process to process
+            value = sorted(cast("list[object]", value), key=json.dumps)
+        if stated.get("format") == _DECIMAL and isinstance(value, str):
             value = float(value)
         # Haystack writes schemas as JSON too, where nothing infinite has a place.
         json.dumps(value, allow_nan=False)

@@ -428,7 +428,7 @@ def function_tool(
     target = bound_call(function) if is_object(function) else function
     is_async = inspect.iscoroutinefunction(target)
     made = FunctionTool[..., Any](
-        name=name or name_of(function),
+        name=name_of(function) if name is None else name,
         description=signature.description if description is None else description,
         parameters=signature.parameters,
         function=None if is_async else target,
@@ -480,6 +480,10 @@ def _flatten(items: Iterable[object]) -> Iterable[Tool | Toolset]:
             )
         elif callable(item) and not isinstance(item, type):
             yield function_tool(item)
+        elif isinstance(item, type):
+            raise ConfigurationError(
+                f"{item!r} can't be a tool: it is a class. Pass an object of it: {item.__name__}(...)"
+            )
         elif has_members(item):
             yield from _tools_of_members(item)
         else:
