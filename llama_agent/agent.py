@@ -33,7 +33,7 @@ from llama_agent.tool_names import check_tool_names
 from llama_agent.tool_sizes import size_warning
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.execution import Execution
-from llama_agent.tooling.tool import as_tools
+from llama_agent.tooling.tool import as_tools, is_function_tool
 
 # What `to_dict` names here may be loaded again: nothing else of this package, and no user's functions.
 allow_deserialization_module(__name__)
@@ -316,6 +316,18 @@ class Agent(HaystackAgent):
             raise ConfigurationError("there is nothing to do: give run() a text or messages")
         return conversation
 
+    def _check_state_keys(self, tools: Sequence[Tool]) -> None:
+        """A key that isn't in the schema would fail at the end of each call, and be told to the model."""
+        for tool in tools:
+            read = (tool.inputs_from_state or {}) if is_function_tool(tool) else {}
+            for key in (*(tool.outputs_to_state or {}), *read):
+                if key not in self.resolved_state_schema:
+                    known = ", ".join(self.resolved_state_schema)
+                    raise ConfigurationError(
+                        f"tool '{tool.name}' uses '{key}' of the run's state, which isn't in the agent's "
+                        f"state_schema: add it there, with its type. Known: {known}"
+                    )
+
     def _warn_of_size(self, tools: Sequence[Tool]) -> None:
         """Once for an agent: definitions that fill the window are seen as nothing but a model's confusion."""
         if not self._sizes_told and (text := size_warning(tools)) is not None:
@@ -356,6 +368,7 @@ class Agent(HaystackAgent):
         tools_now = _tools_on_offer(selected)
         on_offer = tools_now()
         self._warn_of_size(on_offer)
+        self._check_state_keys(on_offer)
         names = [tool.name for tool in on_offer]
         if names and not self._chat_generator_supports_tools:
             raise ConfigurationError(

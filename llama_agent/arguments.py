@@ -218,7 +218,9 @@ def _form_of(kind: str) -> str:
 
 
 def _place(path: Sequence[int | str]) -> str:
-    return shorten(".".join(str(step) for step in path)) or "arguments"
+    # The model writes keys too: one with a line break must not look like a line of ours.
+    steps = [text if (text := str(step)).isprintable() else repr(text) for step in path]
+    return shorten(".".join(steps)) or "arguments"
 
 
 def _extra_text(path: Sequence[int | str], names: list[str]) -> str:

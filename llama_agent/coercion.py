@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Protocol, cast
 
 import jiter
@@ -25,6 +26,7 @@ _EXACT_FLOAT = 2.0**53
 _WHOLE_FRACTION = re.compile(r"([+-]?\d{1,4000})\.0*")
 _BOOLEANS = {"true": True, "false": False}
 _DEPTH = 50
+_WRAPPERS = ("parameters", "arguments")
 _KINDS: dict[type, str] = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
 
@@ -40,7 +42,15 @@ def coerce(arguments: Mapping[str, Any], schema: Json) -> Json:
     :param schema: Of the arguments, an object.
     :returns: New arguments; the values that have no sure reading are unchanged.
     """
-    return cast("Json", _Coercion(schema).object(dict(arguments), schema, 0))
+    coercion = _Coercion(schema)
+    for wrapper in _WRAPPERS:
+        # All arguments under one key that the tool doesn't know (google/adk-python#1656).
+        inner = arguments.get(wrapper)
+        if len(arguments) == 1 and isinstance(inner, dict) and wrapper not in coercion.properties:
+            unwrapped = cast("Json", coercion.object(cast("Json", inner), schema, 0))
+            if coercion.fits(unwrapped, schema):
+                return unwrapped
+    return cast("Json", coercion.object(dict(arguments), schema, 0))
 
 
 class Validator(Protocol):
@@ -91,12 +101,15 @@ class _Coercion:
     def __init__(self, root: Json) -> None:
         self._root = root
         self._validator = validator_of(root)
+        self.properties = cast("Json", resolved(root, root).get("properties", {}))
 
     def value(self, value: object, schema: Json, depth: int) -> object:
         """The value's one reading under a schema; itself where there is none, or more than one."""
-        if depth > _DEPTH or self._fits(value, schema):
+        if depth > _DEPTH or self.fits(value, schema):
             return value
         schema = resolved(schema, self._root)
+        for part in cast("list[Json]", schema.get("allOf", [])):
+            value = self.value(value, part, depth + 1)
         if branches := branches_of(schema):
             return self._one_of(value, branches, depth)
         if "enum" in schema or "const" in schema:
@@ -108,10 +121,14 @@ class _Coercion:
 
     def object(self, value: Json, schema: Json, depth: int) -> object:
         """An object, each property coerced."""
+        schema = resolved(schema, self._root)
+        for part in cast("list[Json]", schema.get("allOf", [])):
+            value = cast("Json", self.object(value, resolved(part, self._root), depth + 1))
         properties = cast("Json", schema.get("properties", {}))
         required = cast("list[str]", schema.get("required", []))
-        is_open = "properties" not in schema or "additionalProperties" in schema
-        if is_open and schema.get("additionalProperties") is False:
+        says_open = schema.keys() & {"additionalProperties", "patternProperties", "allOf"}
+        is_open = "properties" not in schema or bool(says_open)
+        if schema.get("additionalProperties") is False:
             is_open = False
         coerced: Json = {}
         for name, item in value.items():
@@ -121,7 +138,7 @@ class _Coercion:
                     continue
                 coerced[name] = self.value(item, wanted, depth + 1)
             elif is_open or item not in (None, "", [], {}):
-                others = schema.get("additionalProperties")
+                others = _schema_by_pattern(name, schema) or schema.get("additionalProperties")
                 coerced[name] = (
                     self.value(item, cast("Json", others), depth + 1) if isinstance(others, dict) else item
                 )
@@ -154,11 +171,12 @@ class _Coercion:
         readings: list[object] = []
         for branch in branches:
             reading = self.value(value, branch, depth + 1)
-            if self._fits(reading, branch) and not any(_same(reading, other) for other in readings):
+            if self.fits(reading, branch) and not any(_same(reading, other) for other in readings):
                 readings.append(reading)
         return readings[0] if len(readings) == 1 else value
 
-    def _fits(self, value: object, schema: Json) -> bool:
+    def fits(self, value: object, schema: Json) -> bool:
+        """Whether a value has a schema's shape; True where its references lead nowhere."""
         try:
             return self._validator.evolve(schema=schema).is_valid(value)
         except (Unresolvable, RecursionError):
@@ -173,6 +191,14 @@ def _item_schema(schema: Json, place: int) -> Json:
     return cast("Json", items) if isinstance(items, dict) else {}
 
 
+def _schema_by_pattern(name: str, schema: Json) -> Json | None:
+    for pattern, wanted in cast("Json", schema.get("patternProperties", {})).items():
+        with suppress(re.error):
+            if re.search(pattern, name) and isinstance(wanted, dict):
+                return cast("Json", wanted)
+    return None
+
+
 def _scalar(value: object, kind: str) -> object:
     text = value.strip() if isinstance(value, str) else None
     match kind:
@@ -183,8 +209,10 @@ def _scalar(value: object, kind: str) -> object:
         case "integer" if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT_FLOAT:
             return int(value)
         case "number" if text is not None and _NUMBER.fullmatch(text):
-            number = int(text) if _INTEGER.fullmatch(text) else float(text)
-            return number if math.isfinite(number) else value
+            number = float(text)
+            if not math.isfinite(number):
+                return value
+            return int(text) if _INTEGER.fullmatch(text) else number
         case "boolean" if text is not None:
             return _BOOLEANS.get(text.lower(), value)
         case "boolean" if type(value) is int and value in (0, 1):
@@ -197,7 +225,12 @@ def _scalar(value: object, kind: str) -> object:
 
 def _choice(value: object, choices: list[object]) -> object:
     """The choice that the value is but for quotes: `"1"` for 1, 1 for `"1"`, `"true"` for true."""
-    same = [choice for choice in choices if _scalar(value, _KINDS.get(type(choice), "")) == choice]
+    same = [
+        choice
+        for choice in choices
+        if (isinstance(value, str) or isinstance(choice, str))
+        and _same(_scalar(value, _KINDS.get(type(choice), "")), choice)
+    ]
     return same[0] if len(same) == 1 else value
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
+from typing import Any, cast
 
 from haystack.tools.tool import Tool
 
@@ -16,11 +18,20 @@ def check_tool_names(tools: Iterable[object]) -> None:
     :param tools: Tools; other things among them are passed over.
     :raises ConfigurationError: Two have.
     """
-    seen: set[str] = set()
+    seen: dict[str, Tool] = {}
     for tool in tools:
         if isinstance(tool, Tool):
             if tool.name in seen:
+                places = " and ".join(filter(None, (_place_of(seen[tool.name]), _place_of(tool))))
                 raise ConfigurationError(
-                    f"two tools are named '{tool.name}': rename one with @tool(name=...)"
+                    f"two tools are named '{tool.name}'{f' ({places})' if places else ''}: "
+                    "rename one with @tool(name=...)"
                 )
-            seen.add(tool.name)
+            seen[tool.name] = tool
+
+
+def _place_of(tool: Tool) -> str:
+    """Name, file and line of a tool's function, as far as it has source."""
+    function = cast("Any", tool).function or cast("Any", tool).async_function
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{function.__qualname__}, {code.co_filename}:{code.co_firstlineno}" if code is not None else ""

@@ -22,6 +22,7 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from contextlib import aclosing, closing, contextmanager
 from dataclasses import dataclass, field
@@ -387,6 +388,10 @@ def wire_message(message: ChatMessage) -> Json:
         call whose arguments could not be read is sent with `{}`.
     :raises ConfigurationError: The format has no place for such a message.
     """
+    if len(results := message.tool_call_results) == 1 and not isinstance(results[0].result, str):
+        # The format has nothing but text for results (OpenAI's API reference, tool messages).
+        text = _text_of_parts(results[0].result)
+        return {"role": "tool", "content": text, "tool_call_id": results[0].origin.id or ""}
     try:
         wire = message.to_openai_dict_format(require_tool_call_ids=False)
     except ValueError as error:
@@ -396,6 +401,18 @@ def wire_message(message: ChatMessage) -> Json:
         if replayed_arguments(call) is not call.arguments:
             sent["function"]["arguments"] = "{}"
     return wire
+
+
+def _text_of_parts(parts: Sequence[TextContent | ImageContent | FileContent]) -> str:
+    """Content parts as text: what can't be said in it is named, so that the model knows that it is there."""
+    lines: list[str] = []
+    for part in parts:
+        if isinstance(part, TextContent):
+            lines.append(part.text)
+        else:
+            kind = part.mime_type or ("image" if isinstance(part, ImageContent) else "file")
+            lines.append(f"[{kind}: a tool's result can't show it here]")
+    return "\n".join(lines)
 
 
 def replayed_arguments(call: ToolCall) -> Json:

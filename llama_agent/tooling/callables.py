@@ -15,7 +15,8 @@ from types import FrameType
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import typing_extensions
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from llama_agent.errors import ConfigurationError
 
@@ -244,9 +245,19 @@ def _literal(choices: tuple[Any, ...]) -> Any:
     """A Literal of enum members by their values, which are what JSON can say."""
     by_value = {choice.value if isinstance(choice, enum.Enum) else choice: choice for choice in choices}
     plain = cast("Any", typing.Literal)[tuple(by_value)]
-    if not any(isinstance(choice, enum.Enum) for choice in choices):
-        return plain
-    return Annotated[plain, AfterValidator(by_value.__getitem__)]
+    if any(type(value) is int for value in by_value):
+        # To pydantic, as to Python, true is 1.
+        plain = Annotated[plain, BeforeValidator(functools.partial(_not_bool, tuple(by_value)))]
+    if any(isinstance(choice, enum.Enum) for choice in choices):
+        plain = Annotated[plain, AfterValidator(by_value.__getitem__)]
+    return plain
+
+
+def _not_bool(choices: tuple[object, ...], value: object) -> object:
+    if isinstance(value, bool) and not any(choice is value for choice in choices):
+        expected = " or ".join(map(repr, choices))
+        raise PydanticCustomError("literal_error", "input should be {expected}", {"expected": expected})
+    return value
 
 
 class _OldTypedDict(typing.TypedDict):

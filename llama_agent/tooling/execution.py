@@ -291,6 +291,8 @@ class _Watched:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         caught = isinstance(error, TOOL_FAILURES) or _tool_cancelled_itself(error)
+        if isinstance(error, ToolInvocationError) and isinstance(error.__cause__, ToolRetry | ToolDenied):
+            error = error.__cause__  # a Haystack Tool's function said so
         if error is not None and caught:
             self._error = error
             if not isinstance(error, ToolRetry | ToolDenied):

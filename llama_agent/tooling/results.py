@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import io
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
+import json
+import math
+from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping
 from typing import Any, cast
 
 from haystack.dataclasses import FileContent, ImageContent, TextContent
 from haystack.dataclasses.chat_message import ToolCallResultContentT
 from haystack.tools.tool import Tool
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 _SINGLE_OUTPUT_KEYS = frozenset({"source", "handler", "raw_result"})
 _PARTS = (TextContent, ImageContent, FileContent)
@@ -20,6 +25,8 @@ _CHARACTERS = 100_000
 _ROWS = 20
 _CELLS = 1_000
 _BYTES = 4_096
+_DEPTH = 100
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 
 def content_of(tool: Tool, value: Any) -> ToolCallResultContentT:
@@ -31,7 +38,7 @@ def content_of(tool: Tool, value: Any) -> ToolCallResultContentT:
     :returns: Text; or content parts, where `raw_result` asks for them or the tool returned such parts.
     """
     value = collected(value)
-    config = tool.outputs_to_string or {}
+    config = {} if is_default_output(tool.outputs_to_string) else tool.outputs_to_string or {}
     if not config and (parts := _parts(value)):
         return parts
     if not config or config.keys() & _SINGLE_OUTPUT_KEYS:
@@ -39,9 +46,19 @@ def content_of(tool: Tool, value: Any) -> ToolCallResultContentT:
     return text_of({key: text_of(_output(part, value)) for key, part in config.items()})
 
 
+def is_default_output(config: Mapping[str, Any] | None) -> bool:
+    """
+    Whether an `outputs_to_string` says no more than ours does by itself.
+
+    :param config: A tool's.
+    :returns: True for none, and for the one that every function tool has.
+    """
+    return config is None or config == {"handler": text_of}
+
+
 def text_of(value: object) -> str:
     """
-    Compact text for any value.
+    Compact text for any value. It never fails: a tool that ran must not look as if it had not.
 
     :param value: A string stays as it is; models, dataclasses, dates, numbers and containers of them become
         JSON; tables and arrays too, large ones as their shape and first rows; small bytes base64; an
@@ -52,12 +69,12 @@ def text_of(value: object) -> str:
         return value
     if isinstance(value, BaseException):
         return _exception_text(value)
+    plain = _plain(value, 0)
     try:
-        return to_json(
-            _prepared(value), fallback=_unknown, bytes_mode="base64", inf_nan_mode="strings"
-        ).decode()
-    except (ValueError, RecursionError, PydanticSerializationError):
-        return str(value)
+        return to_json(plain).decode()
+    except (PydanticSerializationError, ValueError):
+        # Half a character, as in file names that aren't UTF-8: JSON can still escape it.
+        return json.dumps(plain, separators=(",", ":"), default=_own_text)
 
 
 def collected(value: Any) -> Any:
@@ -105,8 +122,9 @@ class _Basket:
         if len(self.items) == _ITEMS or self._characters >= _CHARACTERS:
             self.items.append(f"… stopped after {len(self.items)} items: there are more")
             return False
-        self.items.append(item)
-        self._characters += len(item) if isinstance(item, str | bytes) else len(text_of(item))
+        plain = _plain(item, 1)
+        self.items.append(item if isinstance(item, _PARTS) else plain)
+        self._characters += len(plain) if isinstance(plain, str) else len(text_of(plain))
         return True
 
 
@@ -115,8 +133,8 @@ def _output(config: Mapping[str, Any], value: Any) -> Any:
     if source is not None and isinstance(value, Mapping):
         value = cast("Mapping[str, Any]", value).get(source)
     if (handler := config.get("handler")) is not None:
-        return handler(value)
-    return value if config.get("raw_result") else text_of(value)
+        value = handler(value)
+    return _parts(value) or text_of(value) if config.get("raw_result") else text_of(value)
 
 
 def _parts(value: Any) -> ToolCallResultContentT | None:
@@ -127,77 +145,142 @@ def _parts(value: Any) -> ToolCallResultContentT | None:
     return None
 
 
-def _prepared(value: object) -> object:
-    """What pydantic would write with less sense than it has: long bytes, and tuples with names as lists."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        data = bytes(cast("bytes", value))
-        return data if len(data) <= _BYTES else {"bytes": len(data), "kind": _kind_of(data)}
-    if isinstance(value, tuple) and hasattr(cast("object", value), "_asdict"):
-        return cast("Any", value)._asdict()
-    if isinstance(value, list):
-        items = cast("list[object]", value)
-        return [_prepared(item) for item in items] if any(map(_needs_preparing, items)) else items
-    return cast("object", value)
+def _plain(value: object, depth: int) -> object:
+    """A value of any kind in the kinds that JSON has."""
+    match value:
+        case None | bool() | int() | str() if type(value) in (type(None), bool, int, str):
+            return value
+        case float():
+            return float(value) if math.isfinite(value) else _NOT_FINITE[str(float(value))]
+        case bytes() | bytearray() | memoryview():
+            return _bytes(bytes(cast("bytes", value)))
+        case BaseException():
+            return _exception_text(value)
+        case TextContent():
+            return value.text
+        case ImageContent() | FileContent():
+            return f"[{value.mime_type or type(value).__name__}: a tool's result can't show it here]"
+        case _ if depth > _DEPTH:
+            return "… (nested too deeply)"
+        case _:
+            pass
+    try:
+        return _container(value, depth)
+    except Exception:
+        # Serializers, properties and iterators of the value's own may raise anything.
+        return _own_text(value)
 
 
-def _needs_preparing(value: object) -> bool:
-    return isinstance(value, tuple | bytes | bytearray | memoryview)
-
-
-def _unknown(value: object) -> object:
-    """A value of a kind that pydantic doesn't know as one that it does."""
+def _container(value: object, depth: int) -> object:
     # Known by their module: to import these libraries takes seconds, and most programs don't have them.
     match type(value).__module__.partition(".")[0]:
         case "numpy":
             return _array(value)
         case "pandas" | "polars" | "pyarrow":
-            return _table(value)
+            return _table(value, depth)
         case "PIL":
             return _image(value)
+        case "haystack" if hasattr(value, "to_dict"):
+            return _plain(cast("Any", value).to_dict(), depth + 1)
         case _:
-            return _exception_text(value) if isinstance(value, BaseException) else str(value)
+            pass
+    if isinstance(value, tuple) and hasattr(cast("object", value), "_asdict"):
+        value = cast("Any", value)._asdict()
+    if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
+        return collected(cast("Iterator[object]", value))
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json", fallback=lambda inner: _plain(inner, depth + 1))
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        items = cast("Mapping[object, object]", value).items()
+        return {_key(key): _plain(item, depth + 1) for key, item in items}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item, depth + 1) for item in cast("Collection[object]", value)]
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError:
+        # Ranges, deques, views of dictionaries.
+        return collected(iter(cast("Any", value))) if isinstance(value, Collection) else _own_text(value)
+
+
+def _key(key: object) -> str:
+    if isinstance(key, str):
+        return key
+    if isinstance(key, tuple):
+        return ",".join(map(_key, cast("tuple[object, ...]", key)))
+    plain = _plain(key, _DEPTH)
+    return plain if isinstance(plain, str) else text_of(plain)
+
+
+def _own_text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def _exception_text(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = _own_text(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _bytes(data: bytes) -> object:
+    if len(data) <= _BYTES:
+        return base64.b64encode(data).decode()
+    return {"bytes": len(data), "kind": _kind_of(data)}
 
 
 def _array(value: Any) -> object:
     if not hasattr(value, "tolist"):
-        return str(value)
+        return _own_text(value)
     if getattr(value, "size", 1) <= _CELLS:
-        return value.tolist()
+        return _plain(value.tolist(), 1)
     head = value.reshape(-1)[:_ROWS].tolist()
-    return {"shape": list(value.shape), "dtype": str(value.dtype), "first": head}
+    return {"shape": list(value.shape), "dtype": str(value.dtype), "first": _plain(head, 1)}
 
 
-def _table(value: Any) -> object:
+def _table(value: Any, depth: int) -> object:
     shape = getattr(value, "shape", None)
     if shape is None or not hasattr(value, "head"):
-        return value.isoformat() if hasattr(value, "isoformat") else str(value)
+        return _cell(value, depth)
     head = value.head(_ROWS)
+    # Labels of the rows, unless they are but their numbers; polars has none.
+    labelled = type(getattr(head, "index", None)).__name__ not in ("RangeIndex", "NoneType", "method")
     if len(shape) == 1:
-        rows: object = _listed(head)
+        cells = [_cell(cell, depth) for cell in _listed(head)]
+        rows: object = dict(zip(map(str, head.index), cells, strict=True)) if labelled else cells
     else:
-        columns = [str(name) for name in value.columns]
-        cells = zip(*(_listed(head[name]) for name in value.columns), strict=True)
-        rows = [dict(zip(columns, row, strict=True)) for row in cells]
+        head = head.reset_index() if labelled else head
+        columns = [str(name) for name in head.columns]
+        listed = zip(*(_listed(head[name]) for name in head.columns), strict=True)
+        rows = [dict(zip(columns, (_cell(cell, depth) for cell in row), strict=True)) for row in listed]
     return rows if shape[0] <= _ROWS else {"shape": list(shape), "head": rows}
 
 
-def _listed(column: Any) -> Iterable[object]:
+def _cell(value: Any, depth: int) -> object:
+    """A table's cell; a gap is null."""
+    if type(value).__name__ in ("NaTType", "NAType") or (isinstance(value, float) and math.isnan(value)):
+        return None
+    cell: Any = value
+    return cell.isoformat() if hasattr(cell, "isoformat") else _plain(cell, depth + 2)
+
+
+def _listed(column: Any) -> list[object]:
     return column.tolist() if hasattr(column, "tolist") else column.to_list()
 
 
 def _image(value: Any) -> object:
     if not hasattr(value, "size") or not hasattr(value, "mode"):
-        return str(value)
-    return {
+        return _own_text(value)
+    width, height = value.size
+    described = {
         "image": getattr(value, "format", None),
-        "width": value.size[0],
-        "height": value.size[1],
+        "width": width,
+        "height": height,
         "mode": value.mode,
     }
+    return {key: item for key, item in described.items() if item is not None}
 
 
 def _kind_of(data: bytes) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Generic, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from haystack.components.agents.state.state import State
 
@@ -77,11 +78,23 @@ def injection_of(name: str, hint: Any) -> Injection | None:
     :returns: `context` for a `RunContext`, `state` for Haystack's `State`, `callback` for one that is named
         `streaming_callback`; None for the model's own.
     """
-    if _mentions(hint, RunContext):
+    kind = _without_none(hint)
+    if kind is RunContext or get_origin(kind) is RunContext:
         return "context"
-    if _mentions(hint, State):
+    if kind is State:
         return "state"
     return "callback" if name == _CALLBACK else None
+
+
+def holds_injected(hint: Any) -> bool:
+    """
+    Whether a type hint has what the run fills in only somewhere inside, where nobody can fill it in.
+
+    :param hint: A parameter's type hint.
+    :returns: True for `list[RunContext]` or `State | int`.
+    """
+    inside = any(holds_injected(argument) for argument in get_args(hint))
+    return hint is RunContext or hint is State or get_origin(hint) is RunContext or inside
 
 
 def context_of(
@@ -108,11 +121,11 @@ def context_of(
     )
 
 
-def _mentions(hint: Any, wanted: type) -> bool:
-    """Whether a hint is a type, maybe with arguments, annotations, or beside None."""
-    if hint is wanted or get_origin(hint) is wanted:
-        return True
-    arguments = get_args(hint)
+def _without_none(hint: Any) -> Any:
+    """A hint without annotations and without `| None`."""
     if get_origin(hint) is Annotated:
-        return _mentions(arguments[0], wanted)
-    return any(_mentions(argument, wanted) for argument in arguments)
+        return _without_none(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        others = [argument for argument in get_args(hint) if argument is not type(None)]
+        return _without_none(others[0]) if len(others) == 1 else hint
+    return hint

@@ -19,11 +19,12 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticSerializationError, core_schema, to_json, to_jsonable_python
 
-from llama_agent.arguments import problems_of
+from llama_agent.arguments import problems_of, shorten
 from llama_agent.coercion import coerce, fits
 from llama_agent.errors import ConfigurationError
 from llama_agent.json_schema import Json, mapped, readable
 from llama_agent.tooling.callables import CallableTypes, types_of
+from llama_agent.tooling.constraints import check_constraints, check_lengths
 from llama_agent.tooling.docstrings import Documentation, documentation_of
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -36,11 +37,11 @@ class BoundArguments:
     Arguments ready for the call.
 
     :param values: By name, without those left to their defaults.
-    :param positional_only: Names of those that can't be given by name, in the function's order.
+    :param positional_only: Parameters that can't be given by name, in the function's order.
     """
 
     values: Mapping[str, Any]
-    positional_only: tuple[str, ...] = ()
+    positional_only: tuple[inspect.Parameter, ...] = ()
 
     def with_values(self, values: Mapping[str, Any]) -> BoundArguments:
         """
@@ -60,8 +61,8 @@ class BoundArguments:
         """
         if not self.positional_only:
             return function(**self.values)
-        positional = [self.values[name] for name in self.positional_only if name in self.values]
-        keyword = {name: value for name, value in self.values.items() if name not in self.positional_only}
+        keyword = dict(self.values)
+        positional = [keyword.pop(parameter.name, parameter.default) for parameter in self.positional_only]
         return function(*positional, **keyword)
 
 
@@ -81,6 +82,7 @@ class Signature:
     _model: type[BaseModel]
     _accepted: Json
     _parameters: Mapping[str, inspect.Parameter]
+    _positional_only: tuple[inspect.Parameter, ...]
 
     @property
     def names(self) -> list[str]:
@@ -124,15 +126,12 @@ class Signature:
         return self._model.model_validate_json(text, strict=strict)
 
     def _bound(self, checked: BaseModel) -> BoundArguments:
-        values: dict[str, Any] = {}
-        positional: list[str] = []
-        for field, parameter in self._parameters.items():
-            if field in checked.model_fields_set or parameter.default is parameter.empty:
-                values[parameter.name] = getattr(checked, field)
-            if parameter.kind is parameter.POSITIONAL_ONLY:
-                values.setdefault(parameter.name, parameter.default)
-                positional.append(parameter.name)
-        return BoundArguments(values, tuple(positional))
+        values = {
+            parameter.name: getattr(checked, field)
+            for field, parameter in self._parameters.items()
+            if field in checked.model_fields_set or parameter.default is parameter.empty
+        }
+        return BoundArguments(values, self._positional_only)
 
 
 def signature_of(
@@ -162,9 +161,14 @@ def signature_of(
             # `x: int = Field(default=1, ge=0)`, as in a model: pydantic fills its default in.
             hint = Annotated[hint, parameter.default]
             parameter = parameter.replace(default=inspect.Parameter.empty)
+        check_lengths(source.where, parameter.name, hint)
         parameters[field] = parameter
         fields[field] = _field(parameter, hint, documentation)
     model, schema = _described(source, fields, parameters)
+    for field, parameter in parameters.items():
+        check_constraints(
+            source.where, parameter.name, fields[field][0], schema["properties"][parameter.name]
+        )
     _state_defaults(schema, parameters)
     return Signature(
         description=documentation.description,
@@ -173,6 +177,7 @@ def signature_of(
         _model=model,
         _accepted=schema,
         _parameters=parameters,
+        _positional_only=tuple(p for p in source.parameters if p.kind is p.POSITIONAL_ONLY),
     )
 
 
@@ -241,7 +246,8 @@ def _described(
         said = cause.message if isinstance(cause, PydanticUserError) else str(cause) or type(cause).__name__
         raise ConfigurationError(
             f"{source.where}: the type of parameter{culprit} has no JSON schema "
-            f"({said.strip().splitlines()[0]}). Use JSON types, dataclasses, TypedDicts or pydantic models."
+            f"({shorten(' '.join(said.split()), 200)}). Use JSON types, dataclasses, TypedDicts or pydantic "
+            "models, with constraints that suit them."
         ) from cause
 
 

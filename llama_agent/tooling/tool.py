@@ -23,11 +23,18 @@ from referencing.exceptions import Unresolvable
 from llama_agent.arguments import schema_problems_of
 from llama_agent.coercion import coerce, validator_of
 from llama_agent.errors import ConfigurationError, ToolDefinitionWarning, ToolDenied, ToolRetry
-from llama_agent.json_schema import Json
+from llama_agent.json_schema import Json, resolved
 from llama_agent.tool_names import check_tool_names
 from llama_agent.tooling.callables import bound_call, is_object, name_of, where
 from llama_agent.tooling.members import has_members, members_of
-from llama_agent.tooling.run_context import Injection, context_of, injection_of, injections_of
+from llama_agent.tooling.results import collected, is_default_output, text_of
+from llama_agent.tooling.run_context import (
+    Injection,
+    context_of,
+    holds_injected,
+    injection_of,
+    injections_of,
+)
 from llama_agent.tooling.schema import NAME_PATTERN, BoundArguments, Signature, signature_of
 
 # What `to_dict` names here may be loaded again: nothing else of this package, and no user's functions.
@@ -95,7 +102,7 @@ def bind(tool: Tool, arguments: Json, *, filled: Iterable[str] = ()) -> BoundArg
     """
     if isinstance(tool, FunctionTool):
         return cast("FunctionTool[..., Any]", tool).signature.bind(arguments)
-    schema = _asked_of_model(tool.parameters, [name for name in filled if name not in arguments])
+    schema = _asked_of_model(_at_root(tool.parameters), [name for name in filled if name not in arguments])
     validator = validator_of(schema)
     try:
         if not validator.is_valid(arguments):
@@ -106,6 +113,11 @@ def bind(tool: Tool, arguments: Json, *, filled: Iterable[str] = ()) -> BoundArg
     if problems:
         return schema_problems_of(problems, cast("Json", schema.get("properties", {})))
     return BoundArguments(arguments)
+
+
+def _at_root(schema: Json) -> Json:
+    """A schema whose root is a reference (as zod-to-json-schema writes them), the reference followed."""
+    return {**resolved(schema, schema), "$defs": schema.get("$defs", {})} if "$ref" in schema else schema
 
 
 def _asked_of_model(schema: Json, filled: list[str]) -> Json:
@@ -150,9 +162,12 @@ class FunctionTool(Tool, Generic[P, R]):
     def __post_init__(self) -> None:
         if not NAME_PATTERN.fullmatch(self.name):
             raise ConfigurationError(
-                f"'{self.name}' can't be a tool's name: servers accept 1 to 64 of A-Z, a-z, 0-9, '_' "
-                "and '-'. Choose one with @tool(name=...)."
+                f"{where(self.target)}: '{self.name}' can't be a tool's name: servers accept 1 to 64 of A-Z, "
+                "a-z, 0-9, '_' and '-'. Choose one with @tool(name=...)."
             )
+        if self.outputs_to_string is None:
+            # So that a model reads the same in Haystack's own Agent.
+            self.outputs_to_string = {"handler": text_of}
         # Haystack holds the schema to its metaschema, which takes longer than all else; ours is pydantic's.
         schema, self.parameters = self.parameters, {}
         try:
@@ -185,7 +200,7 @@ class FunctionTool(Tool, Generic[P, R]):
             return super().invoke(**kwargs)
         bound = self._checked(kwargs)
         try:
-            return bound.call(function)
+            return collected(bound.call(function))
         except Exception as error:
             raise ToolInvocationError(failure_text(self.name, error), tool_name=self.name) from error
 
@@ -245,7 +260,9 @@ class FunctionTool(Tool, Generic[P, R]):
             "hints": asdict(self.hints),
             "inputs_from_state": self.inputs_from_state,
             "outputs_to_state": _with_handlers(self.outputs_to_state, _saved_handler),
-            "outputs_to_string": _with_handlers(self.outputs_to_string, _saved_handler),
+            "outputs_to_string": None
+            if is_default_output(self.outputs_to_string)
+            else _with_handlers(self.outputs_to_string, _saved_handler),
         }
         return {"type": generate_qualified_class_name(type(self)), "data": data}
 
@@ -375,9 +392,12 @@ def tool(
     :raises ConfigurationError: The function can't be described to a model, hints contradict each other, or
         a State parameter doesn't exist.
     """
-    hints = ToolHints(read_only, destructive, idempotent, open_world, sequential)
 
     def make(target: Callable[..., Any], signature: Signature | None = None) -> FunctionTool[..., Any]:
+        try:
+            hints = ToolHints(read_only, destructive, idempotent, open_world, sequential)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{where(target)}: {error}") from None
         return function_tool(
             target,
             name=name,
@@ -421,10 +441,24 @@ def function_tool(
     :returns: The tool.
     :raises ConfigurationError: As in `tool`.
     """
+    if isinstance(function, Tool):
+        raise ConfigurationError(f"'{function.name}' is a tool already: pass it as it is, or its function")
     from_state = frozenset((inputs_from_state or {}).values())
-    signature = signature or signature_of(
-        function, hidden=lambda name, hint: name in from_state or injection_of(name, hint) is not None
-    )
+
+    def hidden(name: str, hint: Any) -> bool:
+        injected = injection_of(name, hint) is not None
+        if injected and name in from_state:
+            raise ConfigurationError(
+                f"{where(function)}: inputs_from_state names '{name}', which the run fills in by itself"
+            )
+        if not injected and name not in from_state and holds_injected(hint):
+            raise ConfigurationError(
+                f"{where(function)}: '{name}' has RunContext or State inside of another type. "
+                "Give it that type alone, or with None."
+            )
+        return injected or name in from_state
+
+    signature = signature or signature_of(function, hidden=hidden)
     target = bound_call(function) if is_object(function) else function
     is_async = inspect.iscoroutinefunction(target)
     made = FunctionTool[..., Any](
@@ -441,8 +475,8 @@ def function_tool(
     )
     if not made.description:
         warnings.warn(
-            f"{where(function)} has no docstring: a model reads nothing but its name. "
-            "Say in one what it is for.",
+            f"{where(function)} has no docstring, or none with a summary: a model reads nothing but its "
+            "name. Say in one what it is for.",
             ToolDefinitionWarning,
             stacklevel=2,
         )
@@ -515,10 +549,11 @@ def failure_text(name: str, error: BaseException) -> str:
     :returns: One line: the tool, the exception's class and text; what the tool itself says with `ToolRetry`
         and `ToolDenied`.
     """
+    said = f": {error}" if str(error) else "."
     if isinstance(error, ToolRetry):
-        return f"Tool '{name}' wants to be called again with other arguments: {error}"
+        return f"Tool '{name}' wants to be called again with other arguments{said}"
     if isinstance(error, ToolDenied):
-        return f"Tool '{name}' refused, don't ask again: {error}"
+        return f"Tool '{name}' refused, don't ask again{said}"
     text = str(error) or "no details"
     return f"Tool '{name}' failed: {type(error).__name__}: {text}"
 
