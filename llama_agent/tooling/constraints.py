@@ -1,4 +1,4 @@
-"""Constraints of `Annotated` and `Field` that can't be applied: pydantic says so at each call, to the model."""
+"""Constraints of `Annotated` and `Field` that can't be applied: pydantic says so only at each call."""
 
 from __future__ import annotations
 

@@ -187,11 +187,11 @@ def _container(value: object, depth: int) -> object:
     if isinstance(value, tuple) and hasattr(cast("object", value), "_asdict"):
         value = cast("Any", value)._asdict()
     if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
-        return collected(cast("Iterator[object]", value))
+        return collected(cast("Any", value))
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json", fallback=lambda inner: _plain(inner, depth + 1))
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif dataclasses.is_dataclass(item := cast("Any", value)) and not isinstance(item, type):
+        value = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value).items()
         return {_key(key): _plain(item, depth + 1) for key, item in items}
