@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import jiter
@@ -63,13 +63,16 @@ def read_arguments(raw: str | Mapping[str, object] | None) -> tuple[dict[str, An
     return cast("dict[str, Any]", value), None
 
 
-def problems_of(error: ValidationError, arguments: object, accepted: Iterable[str]) -> list[str]:
+def problems_of(
+    error: ValidationError, arguments: object, accepted: Iterable[str], passed_over: Collection[str] = ()
+) -> list[str]:
     """
     Say what is wrong with arguments, one short line per problem.
 
     :param error: pydantic's finding.
     :param arguments: What was checked.
     :param accepted: Names that the tool accepts.
+    :param passed_over: Names of arguments that are right all the same.
     :returns: At most 10 lines that name the place, what is expected and what was received.
     """
     names = list(accepted)

@@ -81,16 +81,17 @@ def validator_of(schema: Json) -> Validator:
     return cast("Validator", Draft202012Validator(schema, registry=registry))
 
 
-def fits(arguments: Mapping[str, Any], schema: Json) -> bool:
+def fits(value: object, schema: Json, root: Json) -> bool:
     """
-    Whether arguments have the shape of a schema.
+    Whether a value has the shape of a schema.
 
-    :param arguments: By name.
-    :param schema: Of the arguments, an object.
+    :param value: JSON.
+    :param schema: Any.
+    :param root: The schema whose `$defs` it refers to.
     :returns: False also where the schema's references lead nowhere.
     """
     try:
-        return validator_of(schema).is_valid(arguments)
+        return validator_of(root).evolve(schema=schema).is_valid(value)
     except (Unresolvable, RecursionError):
         return False
 

@@ -39,7 +39,7 @@ def size_warning(tools: Sequence[Tool], window: int = ASSUMED_WINDOW) -> str | N
     largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
     named = ", ".join(f"{name} ({sizes[name]})" for name in largest)
     return (
-        f"the definitions of {len(sizes)} tools take about {total:,} tokens of each request, "
+        f"the definitions of the tools ({len(sizes)}) take about {total:,} tokens of each request, "
         f"{total / window:.0%} of a window of {window:,} tokens. Offer fewer, or "
         f"shorten their texts; the largest: {named}"
     )

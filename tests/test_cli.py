@@ -531,7 +531,9 @@ def test_what_a_tool_prints_does_not_mix_with_the_answer(played: Callable[[str],
 def test_tools_prints_the_definitions_as_a_model_sees_them(
     folder: Path, played: Callable[[str], Played]
 ) -> None:
-    printed = json.loads(llama_agent(folder, "tools", "tools.py:add", "tools.py:delete", "--json").out)
+    printed = json.loads(llama_agent(folder, "tools", "tools.py:add", "tools.py:delete", "--json").out)[
+        "tools"
+    ]
     assert printed == played("two tools").requests[0].json["tools"]
     assert printed[0]["function"]["description"] == "Add two numbers."
     assert printed[0]["function"]["parameters"]["properties"]["b"]["description"] == "Second number."

@@ -45,7 +45,8 @@ def call(
     sources = [] if workspace is not None and ":" not in tool else [tool]
     with redirect_stdout(sys.stderr):  # what the files and the tool print
         loaded = {each.name: each for each in flatten_tools_or_toolsets(load_tools(sources, workspace))}
-        name = next(iter(loaded)) if len(loaded) == 1 else tool
+        own_name = tool.rpartition(":")[2].rpartition(".")[2]
+        name = next(iter(loaded)) if len(loaded) == 1 else own_name if ":" in tool else tool
         if name not in loaded:
             near = f" Did you mean '{meant}'?" if (meant := nearest(name, loaded)) else ""
             raise ConfigurationError(

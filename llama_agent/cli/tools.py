@@ -22,7 +22,10 @@ def tools(
         typer.Option("--workspace", metavar="DIR", help="The tools for the files of this folder."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the definitions as they are sent to a server.")
+        bool,
+        typer.Option(
+            "--json", help="Print JSON: `tools` as they are sent to a server, `tokens`, `warnings`."
+        ),
     ] = False,
 ) -> None:
     """Show tools as a model sees them, with the size of each definition, and warnings."""
@@ -34,19 +37,21 @@ def tools(
     from llama_agent.cli.tool_files import load_tools
     from llama_agent.errors import ConfigurationError
     from llama_agent.model.modes import definition_of
-    from llama_agent.tool_sizes import size_warning
+    from llama_agent.tool_sizes import definition_tokens, size_warning
 
     if not sources and workspace is None:
         raise ConfigurationError("say where the tools are: llama-agent tools FILE.py, or --workspace DIR")
     with redirect_stdout(sys.stderr), warnings.catch_warnings(record=True) as caught:  # what the files print
         warnings.simplefilter("always")
         loaded = flatten_tools_or_toolsets(load_tools(sources or [], workspace))
+    told = [*(str(warning.message) for warning in caught), *filter(None, [size_warning(loaded)])]
     if as_json:
-        print(json.dumps([definition_of(tool) for tool in loaded], indent=2))
+        sizes = {tool.name: definition_tokens(tool) for tool in loaded}
+        shown = {"tools": [definition_of(tool) for tool in loaded], "tokens": sizes, "warnings": told}
+        print(json.dumps(shown, indent=2))
     else:
         _print_table(loaded)
-    told = [str(warning.message) for warning in caught]
-    for text in [*told, *filter(None, [size_warning(loaded)])]:
+    for text in told:
         print(f"llama-agent: warning: {text}", file=sys.stderr)
 
 
@@ -72,7 +77,8 @@ def _print_table(loaded: list[Tool]) -> None:
             str(definition_tokens(tool)),
         )
     total = sum(definition_tokens(tool) for tool in loaded)
-    table.caption = f"{len(loaded)} tools, about {total} tokens in each request"
+    count = f"{len(loaded)} tools" if len(loaded) != 1 else "1 tool"
+    table.caption = f"{count}, about {total} tokens in each request"
     Console().print(table)
 
 

@@ -107,15 +107,24 @@ class Signature:
         try:
             return self._bound(self._validated(coerced))
         except ValidationError as error:
-            problems = problems_of(error, coerced, self.names)
-        if not fits(coerced, self._accepted):
-            return problems
+            found = error
         # What a type's own validators have had in their hands is no JSON to pydantic any more, and strictly
-        # it takes no text for a date then. The value has the types of the schema: it can be laxer.
+        # it takes no text for a date then. Where a value has the types of the schema, it can be laxer.
         try:
-            return self._bound(self._validated(coerced, strict=False))
+            checked = self._validated(coerced, strict=False)
+            wrong: set[object] = set()
         except ValidationError as error:
-            return problems_of(error, coerced, self.names)
+            checked = None
+            wrong = {problem["loc"][0] for problem in error.errors() if problem["loc"]}
+        properties = self._accepted["properties"]
+        fitting = {
+            name
+            for name, value in coerced.items()
+            if name in properties and name not in wrong and fits(value, properties[name], self._accepted)
+        }
+        if checked is not None and fitting.issuperset(coerced):
+            return self._bound(checked)
+        return problems_of(found, coerced, self.names, passed_over=fitting)
 
     def _validated(self, arguments: Mapping[str, Any], *, strict: bool = True) -> BaseModel:
         try:

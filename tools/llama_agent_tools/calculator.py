@@ -142,10 +142,12 @@ class _Parser:
                 return _CONSTANTS[token.text.lower()]
             case "name":
                 raise ToolRetry(
-                    f"'{token.text}' at character {token.place} is neither a constant "
+                    f"'{token.text[:40]}' at character {token.place} is neither a constant "
                     f"({', '.join(_CONSTANTS)}) nor a function ({', '.join(_FUNCTIONS)}) with brackets: "
-                    "write numbers"
+                    f"write numbers.{self._hint()}"
                 )
+            case "sign" if token.text == "√":
+                return _root(self._factorial())
             case "sign" if token.text == "(":
                 value = self._sum()
                 if not self._take(")"):
@@ -158,7 +160,7 @@ class _Parser:
     def _called(self, token: _Token) -> Decimal:
         function = _FUNCTIONS.get(token.text.lower())
         if function is None:
-            raise ToolRetry(f"there is no function '{token.text}'. Functions: {', '.join(_FUNCTIONS)}")
+            raise ToolRetry(f"there is no function '{token.text[:40]}'. Functions: {', '.join(_FUNCTIONS)}")
         self._take("(")
         values: list[Decimal] = []
         while not self._take(")"):
@@ -190,8 +192,13 @@ class _Parser:
     def _refuse(self, wanted: str) -> NoReturn:
         token = self._peek()
         found = "the end" if token.kind == "end" else f"'{token.text}'"
-        hint = " For 15 % of 80 write 0.15 * 80." if "%" in self._expression else ""
-        raise ToolRetry(f"at character {token.place}: expected {wanted}, found {found}.{hint}")
+        raise ToolRetry(f"at character {token.place}: expected {wanted}, found {found}.{self._hint()}")
+
+    def _hint(self) -> str:
+        """What else may be meant by what people write."""
+        if re.search(r"\d,\d{3}", self._expression):
+            return " Write 1000, not 1,000: no thousands separators."
+        return " For 15 % of 80 write 0.15 * 80." if "%" in self._expression else ""
 
 
 def _tokens(expression: str) -> Iterator[_Token]:
@@ -207,9 +214,7 @@ def _tokens(expression: str) -> Iterator[_Token]:
         kind = str(match.lastgroup)
         text = match[kind]
         start = match.start(kind) + 1
-        if text == "√":
-            yield _Token("name", "sqrt", start)
-        elif text == "π":
+        if text == "π":
             yield _Token("name", "pi", start)
         else:
             yield _Token(kind, _SPELLINGS.get(text, text), start)
@@ -231,6 +236,8 @@ def _multiplied(a: Decimal, sign: str, b: Decimal) -> Decimal:
         raise ToolRetry("division by zero")
     if sign == "/":
         return a / b
+    if not a:
+        return a
     # As people and Python have it: the quotient is rounded down, the remainder has the divisor's sign.
     if a.adjusted() - b.adjusted() >= _WORKING.prec - 1:
         raise ToolRetry("the quotient has too many digits for // and %")
@@ -280,6 +287,14 @@ def _decimal_logarithm(value: Decimal) -> Decimal:
     return _logarithm(value, Decimal(10))
 
 
+def _largest(*values: Decimal) -> Decimal:
+    return max(values)
+
+
+def _smallest(*values: Decimal) -> Decimal:
+    return min(values)
+
+
 def _absolute(value: Decimal) -> Decimal:
     return abs(value)
 
@@ -296,11 +311,18 @@ def _greatest_divisor(*values: Decimal) -> Decimal:
     return Decimal(math.gcd(*(int(value) for value in values)))
 
 
+def _steady(value: Decimal) -> Decimal:
+    """Without the last digits, which rounding leaves: 1/3*3 is 1, and not a little less."""
+    return Context(prec=_WORKING.prec - 5, Emax=MAX_EMAX, Emin=MIN_EMIN).create_decimal(value)
+
+
 def _floored(value: Decimal) -> Decimal:
+    value = _steady(value)
     return value.to_integral_value(rounding="ROUND_FLOOR")
 
 
 def _ceiled(value: Decimal) -> Decimal:
+    value = _steady(value)
     return value.to_integral_value(rounding="ROUND_CEILING")
 
 
@@ -349,8 +371,8 @@ _FUNCTIONS = {
     "ln": _Function(_logarithm),
     "log": _Function(_logarithm, 1, 2),
     "log10": _Function(_decimal_logarithm),
-    "max": _Function(max, 1, 100),
-    "min": _Function(min, 1, 100),
+    "max": _Function(_largest, 1, 100),
+    "min": _Function(_smallest, 1, 100),
     "radians": _Function(_to_radians),
     "round": _Function(_rounded, 1, 2),
     "sin": _Function(_by_float(math.sin)),

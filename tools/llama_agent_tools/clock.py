@@ -14,7 +14,8 @@ Times are ISO 8601, zones are names of the IANA time zone database.
 from __future__ import annotations
 
 import difflib
-from datetime import UTC, date, datetime, timedelta
+import re
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
@@ -26,11 +27,14 @@ from llama_agent import ToolRetry, tool
 __all__ = ["add_time", "convert_time", "now", "time_between"]
 
 _Moment = dict[str, str]
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_OFFSET = re.compile(r"(?:UTC|GMT)?\s*([+-])(\d{1,2})(?::?(\d{2}))?", re.IGNORECASE)
 
 
 def _from_day(value: object) -> object:
     """A day alone is its beginning."""
-    return f"{value.strip()}T00:00:00" if isinstance(value, str) and len(value.strip()) == 10 else value
+    is_day = isinstance(value, str) and _DAY.fullmatch(value.strip())
+    return f"{str(value).strip()}T00:00:00" if is_day else value
 
 
 _Time = Annotated[datetime, BeforeValidator(_from_day)]
@@ -115,29 +119,47 @@ def time_between(start: _Time, end: _Time, zone: str = "UTC") -> dict[str, str |
         zone: Time zone of both, if they don't say one themselves.
 
     """
-    first, second = _in_zone(start, zone), _in_zone(end, zone)
+    first = _in_zone(start, zone)
     try:
+        second = _in_zone(end, zone).astimezone(first.tzinfo)
         seconds = (second.astimezone(UTC) - first.astimezone(UTC)).total_seconds()
-    except OverflowError as error:
+        calendar, rest = _calendar_parts(first, second)
+    except (OverflowError, ValueError) as error:
         raise ToolRetry("a time is outside of the years 1 to 9999") from error
-    calendar = relativedelta(second, first)
+    hours, minutes = divmod(abs(int(rest)), 3600)
+    sign = 1 if rest >= 0 else -1
     units = {
         "years": calendar.years,
         "months": calendar.months,
         "days": calendar.days,
-        "hours": calendar.hours,
-        "minutes": calendar.minutes,
-        "seconds": calendar.seconds,
+        "hours": sign * hours,
+        "minutes": sign * (minutes // 60),
+        "seconds": sign * (minutes % 60),
     }
     told = [f"{number} {unit if abs(number) != 1 else unit[:-1]}" for unit, number in units.items() if number]
-    calendar_days = date.toordinal(second.date()) - date.toordinal(first.date())
     return {
         "calendar": ", ".join(told) or "no time",
-        "calendar_days": calendar_days,
+        "calendar_days": date.toordinal(second.date()) - date.toordinal(first.date()),
         "weekdays_from_monday_to_friday": _working_days(first.date(), second.date()),
         "total_hours": _short(seconds / 3600),
         "total_seconds": _short(seconds),
     }
+
+
+def _calendar_parts(first: datetime, second: datetime) -> tuple[relativedelta, float]:
+    """
+    Years, months and days by the calendar, and the seconds that really pass beyond them, which aren't what
+    the clock shows when summer time begins or ends between.
+    """
+    whole = relativedelta(second.replace(tzinfo=None), first.replace(tzinfo=None))
+    days = relativedelta(years=whole.years, months=whole.months, days=whole.days)
+    end = second.astimezone(UTC)
+    rest = (end - (first + days).astimezone(UTC)).total_seconds()
+    forward = end >= first.astimezone(UTC)
+    if rest and (rest > 0) != forward and days:
+        days += relativedelta(days=-1 if forward else 1)
+        rest = (end - (first + days).astimezone(UTC)).total_seconds()
+    return days, rest
 
 
 def _moment(time: datetime) -> _Moment:
@@ -153,7 +175,11 @@ def _in_zone(time: datetime, zone: str) -> datetime:
     return time if time.tzinfo is not None else time.replace(tzinfo=_zone(zone))
 
 
-def _zone(name: str) -> ZoneInfo:
+def _zone(name: str) -> tzinfo:
+    if (offset := _OFFSET.fullmatch(name.strip())) and int(offset[2]) < 24 and int(offset[3] or 0) < 60:
+        # As people mean it: `Etc/GMT+2` of the database lies west of Greenwich.
+        away = timedelta(hours=int(offset[2]), minutes=int(offset[3] or 0))
+        return timezone(away if offset[1] == "+" else -away)
     try:
         return ZoneInfo(name.strip())
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -161,12 +187,14 @@ def _zone(name: str) -> ZoneInfo:
     zones = sorted(available_timezones())
     wanted = name.strip().replace(" ", "_").casefold()
     # A city alone, or a name in other letters, is clear enough when it is the only one.
-    same = [zone for zone in zones if wanted in (zone.casefold(), zone.rpartition("/")[2].casefold())]
+    whole = [zone for zone in zones if wanted == zone.casefold()]
+    last = [zone for zone in zones if wanted == zone.rpartition("/")[2].casefold()]
+    same = whole[:1] or [zone for zone in last if not zone.startswith("Etc/")]
     if len(same) == 1:
         return ZoneInfo(same[0])
     near = same or difflib.get_close_matches(name, zones, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else "."
-    raise ToolRetry(f"there is no time zone '{name[:80]}'{hint} Zones are named like Europe/Paris, and UTC.")
+    raise ToolRetry(f"there is no time zone '{name[:80]}'{hint} Write e.g. Europe/Paris, UTC or +02:00.")
 
 
 def _working_days(start: date, end: date) -> int:

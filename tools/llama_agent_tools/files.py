@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -40,6 +41,7 @@ _PATH_CHARACTERS = 1_000
 _PATTERN_CHARACTERS = 200
 _DEEPEST = 30
 
+_DRIVE = re.compile(r"[A-Za-z]:([/\\]|$)")
 _PASSED_OVER = frozenset({".git", ".hg", ".svn", ".venv", "__pycache__", "node_modules"})
 """Folders that a tree and a search pass over. They can be listed and read by name."""
 _UNWRITABLE = frozenset({".git", ".hg", ".svn"})
@@ -64,11 +66,16 @@ class Workspace:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).expanduser().resolve()
+        if not os.fspath(root):
+            raise ConfigurationError("the workspace has no name: give a folder, '.' for the current one")
         try:
-            os.close(os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        except OSError as error:
-            raise ConfigurationError(f"the workspace {root} can't be opened: {error.strerror}") from error
+            self.root = Path(root).expanduser().resolve()
+            descriptor = os.open(self.root, _FOLDER)
+        except (OSError, RuntimeError, ValueError) as error:
+            said = error.strerror if isinstance(error, OSError) else error
+            raise ConfigurationError(f"the workspace {str(root)!r} can't be opened: {said}") from error
+        self._identity = _identity(descriptor)
+        os.close(descriptor)
 
     def __repr__(self) -> str:
         return f"Workspace({str(self.root)!r})"
@@ -158,10 +165,12 @@ class Workspace:
         """
         if text is not None and not text:
             raise ToolRetry("text is empty: leave it out to find files by name")
+        if text is not None and "\n" in text:
+            raise ToolRetry("text has more than one line: search for one of them")
         matches = _pattern(files)
         parts = _parts(folder)
         found: list[str] = []
-        left = _SEARCHED_BYTES
+        left, too_large = _SEARCHED_BYTES, 0
         with self._opened_folder(parts) as descriptor:
             for entry in _walked(descriptor, _DEEPEST):
                 if not entry.is_file or not matches(entry.path):
@@ -169,6 +178,8 @@ class Workspace:
                 name = _printable("/".join((*parts, *entry.path)))
                 if text is None:
                     found.append(name)
+                elif entry.size > _FILE_BYTES:
+                    too_large += 1
                 else:
                     left -= entry.size
                     found += _matching_lines(name, _read_quietly(entry), text, ignore_case=ignore_case)
@@ -176,7 +187,9 @@ class Workspace:
                     break
         if left < 0:
             found.append(f"… stopped after {_SEARCHED_BYTES:,} bytes: search in fewer files")
-        return _cut(found, "search for less, or in fewer files", _MATCHES) or ["nothing was found"]
+        shown = _cut(found, "search for less, or in fewer files", _MATCHES) or ["nothing was found"]
+        passed = f"{too_large} files of more than {_FILE_BYTES:,} bytes were passed over"
+        return [*shown, passed] if too_large else shown
 
     @tool(destructive=True, idempotent=True, open_world=False)
     def write_file(self, path: str, text: str) -> str:
@@ -226,10 +239,10 @@ class Workspace:
             raise ToolRetry("old is empty: give the text to replace")
         with self._opened_folder(parts[:-1]) as folder:
             content = _read_text(folder, parts[-1], path)
-            if old not in content and "\r\n" in content:
+            if content.count("\n") == content.count("\r\n") > 0:
                 # A model sees and writes plain line ends.
                 old, new = (text.replace("\r\n", "\n").replace("\n", "\r\n") for text in (old, new))
-            count = content.count(old)
+            count = _occurrences(content, old)
             if count != 1:
                 lines = [
                     str(n) for n, line in enumerate(_lines(content), 1) if _lines(old)[0].strip() in line
@@ -270,11 +283,13 @@ class Workspace:
     def _opened_folder(self, parts: Iterable[str], *, make: bool = False) -> Generator[int]:
         """A folder's descriptor. Each step is opened from the one before: no link can lead elsewhere."""
         try:
-            descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = os.open(self.root, _FOLDER)
         except OSError as error:
             raise ToolDenied(f"the workspace can't be opened: {error.strerror}") from error
         path = ""
         try:
+            if _identity(descriptor) != self._identity:
+                raise ToolDenied("the workspace's folder was exchanged for another: nothing is done there")
             for part in parts:
                 path = f"{path}/{part}" if path else part
                 if make:
@@ -287,6 +302,11 @@ class Workspace:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
 
 
 @dataclass(frozen=True)
@@ -312,7 +332,13 @@ def _parts(path: str) -> tuple[str, ...]:
     shown = path if len(path) <= 100 else f"{path[:100]}…"
     if len(path) > _PATH_CHARACTERS:
         raise ToolRetry(f"the path has more than {_PATH_CHARACTERS} characters")
-    if path.startswith(("/", "~")) or path[1:2] == ":" or path.startswith("\\"):
+    first = path.split("/")[0]
+    if (
+        path.startswith(("/", "\\"))
+        or (first.startswith("~") and first != path)
+        or path == "~"
+        or _DRIVE.match(path)
+    ):
         raise ToolDenied(
             f"'{shown}' is not within the workspace: give a path relative to it, like notes/today.md"
         )
@@ -439,14 +465,17 @@ def _is_file(folder: int, name: str, path: str) -> bool:
 def _read_bytes(folder: int, name: str) -> bytes:
     """A regular file's content, one byte more than may be at most."""
     descriptor = os.open(name, _FILE, dir_fd=folder)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         # Looked at after opening: what the name stood for before may have been exchanged.
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(mode):
             raise ToolDenied("it is neither a file nor a folder: only regular files can be read")
-        return file.read(_FILE_BYTES + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(_FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
 
 
 def _read_text(folder: int, name: str, path: str) -> str:
@@ -454,6 +483,8 @@ def _read_text(folder: int, name: str, path: str) -> str:
         data = _read_bytes(folder, name)
     if len(data) > _FILE_BYTES:
         raise ToolDenied(f"'{path}' is larger than {_FILE_BYTES:,} bytes")
+    if b"\0" in data:
+        raise ToolDenied(f"'{path}' is not a text file")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -482,10 +513,12 @@ def _exchange(folder: int, name: str, text: str, path: str) -> None:
         with _told(path):
             mode = _mode_of(folder, name)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(temporary, flags, 0o666, dir_fd=folder), "wb") as file:
-                file.write(data)
+            # Never more open than the file that it takes the place of.
+            descriptor = os.open(temporary, flags, 0o666 if mode is None else 0o600, dir_fd=folder)
+            with os.fdopen(descriptor, "wb") as file:
                 if mode is not None:
-                    os.fchmod(file.fileno(), mode)
+                    os.fchmod(descriptor, mode)
+                file.write(data)
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with suppress(OSError):
@@ -568,11 +601,22 @@ def _skipped(places: set[int], pieces: list[str]) -> set[int]:
 
 def _matching_lines(name: str, content: str, text: str, *, ignore_case: bool) -> list[str]:
     wanted = text.casefold() if ignore_case else text
-    return [
-        f"{name}:{number}: {line.strip()[:_LINE_CHARACTERS]}"
-        for number, line in enumerate(_lines(content), 1)
-        if wanted in (line.casefold() if ignore_case else line)
-    ][: _MATCHES + 1]
+    found: list[str] = []
+    for number, line in enumerate(_lines(content), 1):
+        place = (line.casefold() if ignore_case else line).find(wanted)
+        if place >= 0:
+            found.append(f"{name}:{number}: {_around(line, place)}")
+        if len(found) > _MATCHES:
+            break
+    return found
+
+
+def _around(line: str, place: int) -> str:
+    """So much of a line as can be shown, with what was found in it."""
+    start = max(0, place - _LINE_CHARACTERS // 2) if len(line) > _LINE_CHARACTERS else 0
+    shown = line[start : start + _LINE_CHARACTERS]
+    end = "…" if start + _LINE_CHARACTERS < len(line.rstrip()) else ""
+    return ("…" if start else "") + shown.strip() + end
 
 
 def _fitting(lines: list[str]) -> list[str]:
@@ -599,8 +643,8 @@ def _shown(entry: _Entry) -> str:
 
 
 def _printable(name: str) -> str:
-    """A name that isn't UTF-8 can't go to a model as it is."""
-    return name.encode("utf-8", "replace").decode("utf-8")
+    """A name that isn't UTF-8 can't go to a model as it is, and one with a line break would look like two."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
 def _lines(text: str) -> list[str]:
@@ -608,6 +652,14 @@ def _lines(text: str) -> list[str]:
     lines = [f"{line}\n" for line in text.split("\n")]
     last = lines.pop().removesuffix("\n")
     return [*lines, last] if last else lines
+
+
+def _occurrences(content: str, text: str) -> int:
+    """How often a text occurs, also where it overlaps itself; counted up to 100."""
+    count, place = 0, content.find(text)
+    while place >= 0 and count < 100:
+        count, place = count + 1, content.find(text, place + 1)
+    return count
 
 
 def _counted(text: str) -> str:
