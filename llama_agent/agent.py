@@ -115,6 +115,11 @@ class Agent(HaystackAgent):
         ):
             if not isinstance(number, int) or number < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {number!r}")
+        for name in ("deps", "on_event", "user_message"):
+            if name in (state_schema or {}):
+                raise ConfigurationError(
+                    f"state_schema can't have a key '{name}': run() has a parameter of that name"
+                )
         if approval is not None and not (hasattr(approval, "needs") and hasattr(approval, "ask")):
             raise ConfigurationError("approval must be an object with needs(call, tool) and ask(call, tool)")
         self._has_own_generator = chat_generator is None

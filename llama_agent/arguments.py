@@ -79,10 +79,11 @@ def problems_of(
     # The branches of a union report one problem each: they are told together, as its place's.
     told: dict[str, list[str]] = {}
     received: dict[str, object] = {}
-    for problem, path in _of_likely_branches(
-        error.errors(include_url=False, include_context=False), arguments
-    ):
-        place = _place(path)
+    right = {(name,) for name in passed_over}
+    problems = error.errors(include_url=False, include_context=False)
+    meant = [problem for problem in problems if problem["loc"][:1] not in right]
+    for problem, path in _of_likely_branches(meant, arguments):
+        place = place_text(path)
         match problem["type"]:
             case "missing" | "missing_argument":
                 text = "required, but missing"
@@ -90,7 +91,8 @@ def problems_of(
                 text = _extra_text(path, names)
             case kind:
                 text = problem["msg"][:1].lower() + problem["msg"][1:] + _form_of(kind)
-                received[place] = problem["input"]
+                # Not the problem's own input: a validator of the user's may have changed it before.
+                received[place] = _value_at(arguments, path)
         if text not in told.setdefault(place, []):
             told[place].append(text)
     lines = [
@@ -117,21 +119,25 @@ def schema_problems_of(errors: Iterable[jsonschema.ValidationError], accepted: I
         match str(error.validator):
             case "required":
                 missing = [name for name in cast("list[str]", wanted) if name not in cast("Json", value)]
-                lines += [f"{_place([*path, name])}: required, but missing" for name in missing]
+                lines += [f"{place_text([*path, name])}: required, but missing" for name in missing]
             case "additionalProperties" | "unevaluatedProperties" if isinstance(value, dict):
                 known = cast("Json", cast("Json", error.schema).get("properties", {}))
                 extras = [name for name in cast("Json", value) if name not in known]
-                lines += [f"{_place([*path, name])}: {_extra_text([*path, name], names)}" for name in extras]
+                lines += [
+                    f"{place_text([*path, name])}: {_extra_text([*path, name], names)}" for name in extras
+                ]
             case "type":
                 kinds = cast("list[str]", wanted if isinstance(wanted, list) else [wanted])
-                lines.append(f"{_place(path)}: must be of type {' or '.join(kinds)}{_received(value)}")
+                lines.append(f"{place_text(path)}: must be of type {' or '.join(kinds)}{_received(value)}")
             case "enum" | "const":
                 choices = cast("list[object]", wanted if isinstance(wanted, list) else [wanted])
                 shown = shorten(", ".join(map(repr, choices)))
-                lines.append(f"{_place(path)}: must be one of {shown}{_received(value)}")
+                lines.append(f"{place_text(path)}: must be one of {shown}{_received(value)}")
+            case "None":  # the schema `false`
+                lines.append(f"{place_text(path)}: no value is accepted here")
             case keyword:
                 expected = f"must fit {keyword} {shorten(json.dumps(wanted, default=str))}"
-                lines.append(f"{_place(path)}: {expected}{_received(value)}")
+                lines.append(f"{place_text(path)}: {expected}{_received(value)}")
     return _bounded(list(dict.fromkeys(lines)))
 
 
@@ -188,7 +194,7 @@ def _of_likely_branches(
         steps = next(
             (i for i, step in enumerate(location) if i >= len(path) or path[i] != step), len(location)
         )
-        branch = (_place(location[:steps]), str(location[steps])) if steps < len(location) else None
+        branch = (place_text(location[:steps]), str(location[steps])) if steps < len(location) else None
         if branch is not None and problem["type"] == "literal_error":
             unmeant.add(branch)
         found.append((problem, path))
@@ -215,12 +221,24 @@ def _path_in(value: object, location: Sequence[int | str], *, ends_in_key: bool)
     return path
 
 
+def _value_at(value: object, path: Sequence[int | str]) -> object:
+    for step in path:
+        value = cast("Any", value)[step]
+    return value
+
+
 def _form_of(kind: str) -> str:
     """What a value of the wanted kind looks like, where a model may not know."""
     return next((form for start, form in _FORMS if kind.startswith(start)), "")
 
 
-def _place(path: Sequence[int | str]) -> str:
+def place_text(path: Sequence[int | str]) -> str:
+    """
+    A place in arguments, for a message to the model.
+
+    :param path: Keys and indexes that lead there.
+    :returns: They, with dots between.
+    """
     # The model writes keys too: one with a line break must not look like a line of ours.
     steps = [text if (text := str(step)).isprintable() else repr(text) for step in path]
     return shorten(".".join(steps)) or "arguments"

@@ -80,7 +80,8 @@ def closed(schema: Json) -> Json:
 def strict(schema: Json) -> Json:
     """
     The form that servers want with `strict: true` (OpenAI, Structured Outputs, supported schemas): objects
-    are closed, each property is required, and one that may be left out may be null instead.
+    that name their properties are closed, each property is required, and one that may be left out may be null
+    instead. Dictionaries of any keys stay as they are, though OpenAI itself refuses them.
 
     :param schema: Any.
     :returns: The strict form. A null for a property that isn't nullable means that it was left out.
@@ -92,7 +93,9 @@ def strict(schema: Json) -> Json:
             return node
         required = cast("list[str]", node.get("required", []))
         properties = {
-            name: value if name in required else _nullable(cast("Json", value), schema)
+            name: value
+            if name in required or not isinstance(value, dict)
+            else _nullable(cast("Json", value), schema)
             for name, value in cast("Json", node["properties"]).items()
         }
         return {
@@ -103,6 +106,27 @@ def strict(schema: Json) -> Json:
         }
 
     return mapped(schema, tighten)
+
+
+def has_recursive_choice(schema: Json) -> bool:
+    """
+    Whether values of a schema may be of several types at each of any number of levels: `And | Or`, each with
+    `And | Or` in it.
+
+    :param schema: Definitions under `$defs`.
+    :returns: True where a union has two or more definitions that lead back to themselves.
+    """
+    recursive = _recursive(cast("Json", schema.get("$defs", {})))
+    found: list[bool] = []
+
+    def look(node: Json) -> Json:
+        chosen = [branch for branch in branches_of(node) if _referred(branch) in recursive]
+        # With a discriminator, only one of them is tried.
+        found.append(len(chosen) > 1 and "discriminator" not in node)
+        return node
+
+    mapped(schema, look)
+    return any(found)
 
 
 def is_nullable(schema: Json, root: Json) -> bool:
@@ -212,7 +236,7 @@ def _shortened(schema: Json, definitions: Json, kept: frozenset[str]) -> Json:
     if "properties" in short:
         required = cast("list[str]", short.get("required", []))
         for name, value in short["properties"].items():
-            if name not in required:
+            if name not in required and isinstance(value, dict):
                 short["properties"][name] = _without_null(cast("Json", value))
     for union in ("anyOf", "allOf"):
         if len(only := cast("list[Json]", short.get(union, []))) == 1:
@@ -305,15 +329,32 @@ def _nodes(node: object) -> int:
     return 1
 
 
+def _recursive(definitions: Json) -> set[str]:
+    """Definitions that lead back to themselves."""
+    found: set[str] = set()
+    seen: set[str] = set()
+
+    def follow(name: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            found.update(above[above.index(name) :])
+        elif name not in seen:
+            for other in set(_references_in(definitions.get(name, {}))):
+                follow(other, (*above, name))
+            seen.add(name)
+
+    for name in definitions:
+        follow(name, ())
+    return found
+
+
 def _kept_references(definitions: Json) -> frozenset[str]:
     """Definitions that stay references: those that lead back to themselves, and those too large in place."""
-    kept: set[str] = set()
+    kept = _recursive(definitions)
     sizes: dict[str, int] = {}
 
     def size(name: str, above: tuple[str, ...]) -> int:
-        if name in above:
-            kept.update(above[above.index(name) :])
-            return 0
+        if name in kept:
+            return 1
         if name not in sizes:
             inner = (size(other, (*above, name)) for other in _references_in(definitions.get(name, {})))
             total = _nodes(definitions.get(name, {})) + sum(inner)

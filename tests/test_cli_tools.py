@@ -196,7 +196,9 @@ def test_the_table_shows_sizes_that_add_up_and_fit_the_definitions(done: Callabl
     sizes = {row[0].split()[0]: int(row[3]) for row in cells(table)[1:]}
     assert f"{len(sizes)} tools" in table
     assert str(sum(sizes.values())) in table.replace(",", "")
-    definitions = {item["function"]["name"]: json.dumps(item) for item in json.loads(done("json").out)}
+    definitions = {
+        item["function"]["name"]: json.dumps(item) for item in json.loads(done("json").out)["tools"]
+    }
     for name, text in definitions.items():
         assert 0.15 < sizes[name] / len(text) < 0.4  # a token has 3 to 5 characters
 
@@ -209,7 +211,7 @@ def test_a_small_set_without_faults_gives_no_warning(done: Callable[[str], Done]
 def test_the_json_is_what_a_server_would_be_sent(
     done: Callable[[str], Done], played: Callable[[str], Played]
 ) -> None:
-    shown: list[dict[str, Any]] = json.loads(done("json").out)
+    shown: list[dict[str, Any]] = json.loads(done("json").out)["tools"]
     assert done("json").code == 0
     assert sorted(item["function"]["name"] for item in shown) == sorted([*CLOCK, "paint", *FILE_TOOLS])
     sent = {item["function"]["name"]: item for item in played("run").requests[0].json["tools"]}
@@ -227,7 +229,7 @@ def test_warnings_name_the_tool_without_a_docstring_and_the_set_that_fills_the_w
 
 
 def test_json_stays_json_when_there_are_warnings(done: Callable[[str], Done]) -> None:
-    names = [item["function"]["name"] for item in json.loads(done("warnings as json").out)]
+    names = [item["function"]["name"] for item in json.loads(done("warnings as json").out)["tools"]]
     assert names == ["undocumented", "evil", "huge"]
 
 

@@ -128,7 +128,7 @@ def test_a_zone_that_is_meant_clearly_needs_no_exact_spelling(written: str, zone
 
 @pytest.mark.parametrize(
     "zone",
-    ["", " ", "Mars/Olympus", "PST", "Istanbul", "Europe", "+02:00", "UTC+2", "Europe/Paris/X", "tzdata.zi"],
+    ["", " ", "Mars/Olympus", "PST", "Istanbul", "Europe", "+25:00", "UTC+99", "Europe/Paris/X", "tzdata.zi"],
 )
 def test_a_zone_that_isnt_clear_is_asked_for_again_with_examples(zone: str) -> None:
     message = refused(clock.now, zone=zone)

@@ -38,11 +38,16 @@ _UNDERLINE = re.compile(r"[-=~]{3,}\s*$")
 
 _QUOTED = r"""(?:"[^"\n]{0,80}"|'[^'\n]{0,80}'|`[^`\n]{0,80}`)"""
 _ONE_OF = re.compile(
-    rf"\b(?:one|either|any) of:?\s+(?P<values>{_QUOTED}(?:\s*(?:,\s*or|,|\bor\b|\|)\s*{_QUOTED})+)"
+    rf"\bone of:?\s+(?P<values>{_QUOTED}(?:\s*(?:,\s*or|,|\bor\b|\|)\s*{_QUOTED})+)"
     r"(?=\s*(?:[.;)\]]|$|\n\n|\(|default|\.\s))",
     re.IGNORECASE,
 )
-_NEGATED = re.compile(r"\b(?:not|n't|never|neither|except|without)\s+$", re.IGNORECASE)
+# Words of a sentence that say that the values it lists aren't those that must be given.
+_OTHERWISE = re.compile(
+    r"\b(?:not|never|neither|except|without|unless|ignored|if|when|for|like|e\.g|such as)\b|n't\b",
+    re.IGNORECASE,
+)
+_MORE = re.compile(r"\b(?:others?|also|etc|custom|else|any)\b", re.IGNORECASE)
 _ENUM_MARK = re.compile(r"[ \t]*\[Enum\]\s*:\s*(?P<values>\[[^\[\]\n]{0,2000}\])\.?", re.IGNORECASE)
 _BRACES = re.compile(r"\{(?P<values>[^{}\n]{1,2000})\}")
 
@@ -149,8 +154,18 @@ def _loose(text: str, names: Sequence[str]) -> tuple[dict[str, tuple[str, str]],
     lines = text.splitlines()
     found: dict[str, tuple[str, str]] = {}
     taken: set[int] = set()
+    summary = next((place for place, line in enumerate(lines) if not line.strip()), len(lines))
+    marked = {
+        place for place, line in enumerate(lines) if re.match(r"\s*(?:[-*+•]|\d+[.)]|[:@\\]param)\s", line)
+    }
+    likely = {m["name"] for line in lines[summary:] if (m := start.match(line))}
     for place, line in enumerate(lines):
         if (match := start.match(line)) is None or match["name"] in found:
+            continue
+        # The summary is one, and a lone line like "a: ..." may be a sentence.
+        if place not in marked and (
+            place < min(summary, 1) or (len(likely) < 2 <= len(names) and not match["indent"])
+        ):
             continue
         body = list(_deeper(lines[place + 1 :], len(match["indent"])))
         found[match["name"]] = (_tidy("\n".join([match["text"], *body])), match["type"] or "")
@@ -177,7 +192,8 @@ def _begins_another(line: str) -> bool:
 
 
 def _is_section(line: str) -> bool:
-    heading = _HEADING.match(line.strip())
+    # A heading is short; the bound also keeps the search for one quick.
+    heading = _HEADING.match(line.strip()) if len(line.strip()) <= 60 else None
     return heading is not None and heading[1].strip().lower().replace(" ", "-") in _SECTIONS
 
 
@@ -189,10 +205,16 @@ def _choices(description: str, kind: str) -> tuple[str, list[object]]:
         values := _literals(f"[{match['values']}]")
     ):
         return description, values
-    if (match := _ONE_OF.search(description)) and not _NEGATED.search(description[: match.start()]):
+    if (match := _ONE_OF.search(description)) and not _more_is_allowed(description, match):
         quoted = cast("list[str]", re.findall(_QUOTED, match["values"]))
         return description, list(dict.fromkeys(value[1:-1] for value in quoted))
     return description, []
+
+
+def _more_is_allowed(description: str, listed: re.Match[str]) -> bool:
+    """Whether a text lists values, but as exceptions or examples, or lets others do as well."""
+    clause = re.split(r"[.;]\s", description[: listed.start()])[-1]
+    return bool(_OTHERWISE.search(clause) or _MORE.search(description[listed.end() :]))
 
 
 def _literals(text: str) -> list[object]:

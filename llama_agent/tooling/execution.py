@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -225,13 +225,9 @@ class Execution:
         if not is_function_tool(tool):
             return tool.invoke(**arguments.values)
         value = arguments.call(function)
-        if inspect.isawaitable(value):
-            return self._await(value)
-        return (
-            self._await(collected_async(cast("AsyncIterator[object]", value)))
-            if isinstance(value, AsyncIterator)
-            else value
-        )
+        if inspect.isawaitable(value) or isinstance(value, AsyncIterable):
+            return self._await(_finished(value))
+        return value
 
     def _await(self, awaitable: Awaitable[Any]) -> Any:
         with self._lock:
@@ -401,7 +397,12 @@ def _needs_approval(batch: Batch, job: _Job) -> bool:
     approval, tool, call = batch.approval, job.tool, job.call
     if approval is None or tool is None or _unreadable(call) is not None or not approval.needs(call, tool):
         return False
-    if not isinstance(bind(tool, call.arguments), BoundArguments):
+    try:
+        # Whatever the State fills in may be there by then.
+        bound = bind(tool, call.arguments, filled=(tool.inputs_from_state or {}).values())
+    except Exception:
+        return False  # it fails in the same way when its turn comes, and the model is told
+    if not isinstance(bound, BoundArguments):
         return False  # it won't run as it is: nobody has to be asked
     emit(ApprovalRequested, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
     return True
@@ -497,24 +498,29 @@ def _parameter_types(tool: Tool) -> Mapping[str, Any]:
 
 async def _call_async(tool: Tool, arguments: BoundArguments) -> Captured:
     function, async_function = functions_of(tool)
-    if not is_function_tool(tool):
-        if async_function is not None:
-            return await captured(tool.invoke_async(**arguments.values))
-        function = tool.invoke
     if async_function is not None:
-        return await captured(arguments.call(async_function))
+        ours = is_function_tool(tool)
+        return await captured(_finished(arguments.call(async_function if ours else tool.invoke_async)))
 
     def call() -> Captured:
         try:
-            return Captured(collected(arguments.call(cast("Any", function))))
+            return Captured(
+                collected(arguments.call(cast("Any", function if is_function_tool(tool) else tool.invoke)))
+            )
         except TOOL_FAILURES as error:
             return Captured(raised=error)
 
     done = await asyncio.wrap_future(in_thread(call))
-    returned: object = done.returned
-    if isinstance(returned, AsyncIterator):
-        return await captured(collected_async(cast("AsyncIterator[object]", returned)))
-    return await captured(returned) if inspect.isawaitable(returned) else done
+    return done if done.raised is not None else await captured(_finished(done.returned))
+
+
+async def _finished(value: Any) -> Any:
+    """What comes of a call's value: awaited as long as it can be, an async generator's items collected."""
+    while inspect.isawaitable(value):
+        value = await value
+    if isinstance(value, AsyncIterable):
+        return await collected_async(cast("AsyncIterable[object]", value))
+    return value
 
 
 def _tool_cancelled_itself(error: BaseException | None) -> bool:

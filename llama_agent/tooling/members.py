@@ -12,6 +12,8 @@ from typing import cast
 from haystack.tools.tool import Tool
 from haystack.tools.toolset import Toolset
 
+from llama_agent.errors import ConfigurationError
+
 _METHODS = (FunctionType, classmethod, staticmethod, functools.partialmethod)
 _FOREIGN = frozenset({"pydantic", "haystack"})
 
@@ -63,6 +65,11 @@ def _of_object(thing: object) -> Iterator[tuple[str, object]]:
                 continue
             seen.add(name)
             value = cast("object", getattr(thing, name))
+            if not isinstance(value, Tool) and any(_is_tool_in(base, name) for base in type(thing).__mro__):
+                raise ConfigurationError(
+                    f"{type(thing).__name__}.{name} overrides a method that has @tool: give it @tool as "
+                    "well, its hints (destructive, ...) aren't inherited"
+                )
             if isinstance(value, Tool) or inspect.getdoc(_documented(value)):
                 yield name, value
 
@@ -70,6 +77,10 @@ def _of_object(thing: object) -> Iterator[tuple[str, object]]:
 def _is_method(member: object) -> bool:
     # `@tool` on a method is a descriptor of ours, known by what it makes.
     return isinstance(member, _METHODS) or hasattr(type(member), "makes_tools")
+
+
+def _is_tool_in(cls: type, name: str) -> bool:
+    return hasattr(cast("object", vars(cls).get(name)), "makes_tools")
 
 
 def _documented(value: object) -> object:

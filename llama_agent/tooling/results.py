@@ -7,7 +7,7 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping
+from collections.abc import AsyncIterable, Collection, Generator, Iterator, Mapping
 from typing import Any, cast
 
 from haystack.dataclasses import FileContent, ImageContent, TextContent
@@ -16,6 +16,8 @@ from haystack.tools.tool import Tool
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
+from llama_agent.arguments import shorten
+
 _SINGLE_OUTPUT_KEYS = frozenset({"source", "handler", "raw_result"})
 _PARTS = (TextContent, ImageContent, FileContent)
 
@@ -23,7 +25,9 @@ _ITEMS = 1_000
 _CHARACTERS = 100_000
 """Most items and characters that are taken from a generator: it may have no end."""
 _ROWS = 20
+_COLUMNS = 50
 _CELLS = 1_000
+_CELL_CHARACTERS = 1_000
 _BYTES = 4_096
 _DEPTH = 100
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
@@ -74,7 +78,7 @@ def text_of(value: object) -> str:
         return to_json(plain).decode()
     except (PydanticSerializationError, ValueError):
         # Half a character, as in file names that aren't UTF-8: JSON can still escape it.
-        return json.dumps(plain, separators=(",", ":"), default=_own_text)
+        return json.dumps(plain, separators=(",", ":"), default=own_text)
 
 
 def collected(value: Any) -> Any:
@@ -96,7 +100,7 @@ def collected(value: Any) -> Any:
     return basket.items
 
 
-async def collected_async(items: AsyncIterator[object]) -> list[object]:
+async def collected_async(items: AsyncIterable[object]) -> list[object]:
     """
     Take an async generator's items.
 
@@ -168,7 +172,7 @@ def _plain(value: object, depth: int) -> object:
         return _container(value, depth)
     except Exception:
         # Serializers, properties and iterators of the value's own may raise anything.
-        return _own_text(value)
+        return own_text(value)
 
 
 def _container(value: object, depth: int) -> object:
@@ -189,7 +193,10 @@ def _container(value: object, depth: int) -> object:
     if isinstance(value, Iterator) and not isinstance(value, io.IOBase):
         return collected(cast("Any", value))
     if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json", fallback=lambda inner: _plain(inner, depth + 1))
+        try:
+            value = value.model_dump(mode="json", fallback=lambda inner: _plain(inner, depth + 1))
+        except (PydanticSerializationError, ValueError):  # bytes that are no text
+            value = value.model_dump()
     elif dataclasses.is_dataclass(item := cast("Any", value)) and not isinstance(item, type):
         value = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
     if isinstance(value, Mapping):
@@ -201,7 +208,7 @@ def _container(value: object, depth: int) -> object:
         return to_jsonable_python(value)
     except PydanticSerializationError:
         # Ranges, deques, views of dictionaries.
-        return collected(iter(cast("Any", value))) if isinstance(value, Collection) else _own_text(value)
+        return collected(iter(cast("Any", value))) if isinstance(value, Collection) else own_text(value)
 
 
 def _key(key: object) -> str:
@@ -213,7 +220,13 @@ def _key(key: object) -> str:
     return plain if isinstance(plain, str) else text_of(plain)
 
 
-def _own_text(value: object) -> str:
+def own_text(value: object) -> str:
+    """
+    An object's own text.
+
+    :param value: Any.
+    :returns: Its `str`; its class's name when that fails.
+    """
     try:
         return str(value)
     except Exception:
@@ -221,7 +234,7 @@ def _own_text(value: object) -> str:
 
 
 def _exception_text(error: BaseException) -> str:
-    text = _own_text(error)
+    text = own_text(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -233,7 +246,7 @@ def _bytes(data: bytes) -> object:
 
 def _array(value: Any) -> object:
     if not hasattr(value, "tolist"):
-        return _own_text(value)
+        return own_text(value)
     if getattr(value, "size", 1) <= _CELLS:
         return _plain(value.tolist(), 1)
     head = value.reshape(-1)[:_ROWS].tolist()
@@ -242,28 +255,40 @@ def _array(value: Any) -> object:
 
 def _table(value: Any, depth: int) -> object:
     shape = getattr(value, "shape", None)
-    if shape is None or not hasattr(value, "head"):
-        return _cell(value, depth)
+    if not isinstance(shape, tuple) or not hasattr(value, "head"):
+        return value.isoformat() if hasattr(value, "isoformat") else own_text(value)
     head = value.head(_ROWS)
     # Labels of the rows, unless they are but their numbers; polars has none.
     labelled = type(getattr(head, "index", None)).__name__ not in ("RangeIndex", "NoneType", "method")
-    if len(shape) == 1:
+    if len(cast("tuple[int, ...]", shape)) == 1:
         cells = [_cell(cell, depth) for cell in _listed(head)]
         rows: object = dict(zip(map(str, head.index), cells, strict=True)) if labelled else cells
     else:
-        head = head.reset_index() if labelled else head
-        columns = [str(name) for name in head.columns]
-        listed = zip(*(_listed(head[name]) for name in head.columns), strict=True)
-        rows = [dict(zip(columns, (_cell(cell, depth) for cell in row), strict=True)) for row in listed]
-    return rows if shape[0] <= _ROWS else {"shape": list(shape), "head": rows}
+        rows = _rows(head.reset_index() if labelled else head, depth)
+    return rows if shape[0] <= _ROWS else {"shape": list(cast("tuple[int, ...]", shape)), "head": rows}
+
+
+def _rows(head: Any, depth: int) -> object:
+    """Rows as objects; with names that occur twice, or very many columns, as lists."""
+    columns = [str(name) for name in head.columns]
+    tuples = head.itertuples(index=False, name=None) if hasattr(head, "itertuples") else head.rows()
+    cells = [[_cell(cell, depth) for cell in row[:_COLUMNS]] for row in tuples]
+    if len(set(columns)) == len(columns) <= _COLUMNS:
+        return [dict(zip(columns, row, strict=True)) for row in cells]
+    return {"columns": columns[:_COLUMNS], "of": len(columns), "rows": cells}
 
 
 def _cell(value: Any, depth: int) -> object:
-    """A table's cell; a gap is null."""
+    """A table's cell; a gap is null, and a long text is cut."""
     if type(value).__name__ in ("NaTType", "NAType") or (isinstance(value, float) and math.isnan(value)):
         return None
     cell: Any = value
-    return cell.isoformat() if hasattr(cell, "isoformat") else _plain(cell, depth + 2)
+    if hasattr(cell, "isoformat"):
+        return cell.isoformat()
+    if type(cell).__module__.partition(".")[0] in ("pandas", "polars", "pyarrow"):
+        return own_text(cell)
+    plain = _plain(cell, depth + 2)
+    return shorten(plain, _CELL_CHARACTERS) if isinstance(plain, str) else plain
 
 
 def _listed(column: Any) -> list[object]:
@@ -272,7 +297,7 @@ def _listed(column: Any) -> list[object]:
 
 def _image(value: Any) -> object:
     if not hasattr(value, "size") or not hasattr(value, "mode"):
-        return _own_text(value)
+        return own_text(value)
     width, height = value.size
     described = {
         "image": getattr(value, "format", None),

@@ -10,6 +10,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
@@ -19,13 +20,16 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticSerializationError, core_schema, to_json, to_jsonable_python
 
-from llama_agent.arguments import problems_of, shorten
-from llama_agent.coercion import coerce, fits
+from llama_agent.arguments import place_text, problems_of, shorten
+from llama_agent.coercion import can_be_misread, coerce, fits, misread, nesting_of
 from llama_agent.errors import ConfigurationError
-from llama_agent.json_schema import Json, mapped, readable
+from llama_agent.json_schema import Json, has_recursive_choice, mapped, readable
 from llama_agent.tooling.callables import CallableTypes, types_of
 from llama_agent.tooling.constraints import check_constraints, check_lengths
 from llama_agent.tooling.docstrings import Documentation, documentation_of
+
+_DEEPEST_CHOICE = 12
+"""Levels of objects where each may be of several recursive types: pydantic takes twice as long for each."""
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Names that servers accept for tools (OpenAI's API reference, function names)."""
@@ -81,6 +85,8 @@ class Signature:
     types: Mapping[str, Any]
     _model: type[BaseModel]
     _accepted: Json
+    _can_be_misread: bool
+    _has_recursive_choice: bool
     _parameters: Mapping[str, inspect.Parameter]
     _positional_only: tuple[inspect.Parameter, ...]
 
@@ -100,12 +106,16 @@ class Signature:
         :returns: The call's arguments, of the annotated types, without those left to their defaults; or what
             is wrong, one line per problem.
         """
+        if self._has_recursive_choice and nesting_of(arguments) > _DEEPEST_CHOICE:
+            return [f"arguments: nested more than {_DEEPEST_CHOICE} deep, and can't be read. Split the task."]
+        if not self._misread(arguments):
+            with suppress(ValidationError):
+                return self._bound(self._validated(arguments))
+        coerced = coerce(arguments, self._accepted)
+        unmeant = [f"{place_text(path)}: {text}" for path, text in self._misread(coerced)]
         try:
-            return self._bound(self._validated(arguments))
-        except ValidationError:
-            coerced = coerce(arguments, self._accepted)
-        try:
-            return self._bound(self._validated(coerced))
+            checked = self._validated(coerced)
+            return unmeant or self._bound(checked)
         except ValidationError as error:
             found = error
         # What a type's own validators have had in their hands is no JSON to pydantic any more, and strictly
@@ -123,8 +133,13 @@ class Signature:
             if name in properties and name not in wrong and fits(value, properties[name], self._accepted)
         }
         if checked is not None and fitting.issuperset(coerced):
-            return self._bound(checked)
-        return problems_of(found, coerced, self.names, passed_over=fitting)
+            return unmeant or self._bound(checked)
+        lines = problems_of(found, coerced, self.names, passed_over=fitting)
+        told = {line.partition(":")[0] for line in lines}
+        return [*lines, *(line for line in unmeant if line.partition(":")[0] not in told)]
+
+    def _misread(self, arguments: Mapping[str, Any]) -> list[tuple[list[int | str], str]]:
+        return misread(arguments, self._accepted) if self._can_be_misread else []
 
     def _validated(self, arguments: Mapping[str, Any], *, strict: bool = True) -> BaseModel:
         try:
@@ -175,6 +190,9 @@ def signature_of(
         fields[field] = _field(parameter, hint, documentation)
     model, schema = _described(source, fields, parameters)
     for field, parameter in parameters.items():
+        if parameter.name not in schema["properties"]:
+            name = parameter.name
+            raise ConfigurationError(f"{source.where}: the type of parameter '{name}' has no JSON schema.")
         check_constraints(
             source.where, parameter.name, fields[field][0], schema["properties"][parameter.name]
         )
@@ -185,6 +203,8 @@ def signature_of(
         types=source.hints,
         _model=model,
         _accepted=schema,
+        _can_be_misread=can_be_misread(schema),
+        _has_recursive_choice=has_recursive_choice(schema),
         _parameters=parameters,
         _positional_only=tuple(p for p in source.parameters if p.kind is p.POSITIONAL_ONLY),
     )
@@ -203,9 +223,14 @@ class _JsonSchema(GenerateJsonSchema):
         full = super().bytes_schema(schema)
         return {**{key: value for key, value in full.items() if key != "format"}, "contentEncoding": "base64"}
 
-    def arguments_schema(self, schema: core_schema.ArgumentsSchema) -> JsonSchemaValue:
+    def named_tuple_schema(self, schema: core_schema.NamedTupleSchema) -> JsonSchemaValue:
         """A NamedTuple as an object, which says what its items are; an array is taken as well."""
-        return self.kw_arguments_schema(schema["arguments_schema"], schema.get("var_kwargs_schema"))
+        fields = {field["name"]: field["schema"] for field in schema["fields"]}
+        return {
+            "type": "object",
+            "properties": {name: self.generate_inner(inner) for name, inner in fields.items()},
+            "required": [name for name, inner in fields.items() if inner["type"] != "default"],
+        }
 
     def union_schema(self, schema: core_schema.UnionSchema) -> JsonSchemaValue:
         """A union of nothing that JSON can say, which pydantic leaves empty, can't be said either."""

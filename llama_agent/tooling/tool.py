@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import warnings
@@ -9,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
+from haystack.components.agents.state.state import State
 from haystack.core.errors import SerializationError
 from haystack.core.serialization import allow_deserialization_module, generate_qualified_class_name
 from haystack.tools.errors import ToolInvocationError
@@ -21,15 +23,16 @@ from haystack.utils.callable_serialization import (
 from referencing.exceptions import Unresolvable
 
 from llama_agent.arguments import schema_problems_of
-from llama_agent.coercion import coerce, validator_of
+from llama_agent.coercion import coerce, is_open, validator_of
 from llama_agent.errors import ConfigurationError, ToolDefinitionWarning, ToolDenied, ToolRetry
 from llama_agent.json_schema import Json, resolved
 from llama_agent.tool_names import check_tool_names
 from llama_agent.tooling.callables import bound_call, is_object, name_of, where
 from llama_agent.tooling.members import has_members, members_of
-from llama_agent.tooling.results import collected, is_default_output, text_of
+from llama_agent.tooling.results import collected, is_default_output, own_text, text_of
 from llama_agent.tooling.run_context import (
     Injection,
+    RunContext,
     context_of,
     holds_injected,
     injection_of,
@@ -128,8 +131,11 @@ def _asked_of_model(schema: Json, filled: list[str]) -> Json:
     if "properties" not in schema:
         return schema
     required = [name for name in cast("list[str]", schema.get("required", [])) if name not in filled]
-    is_open = "additionalProperties" in schema or "patternProperties" in schema
-    return {**schema, "required": required, **({} if is_open else {"additionalProperties": False})}
+    properties = {
+        name: asked for name, asked in cast("Json", schema["properties"]).items() if asked is not False
+    }
+    closed = {} if is_open(schema) else {"additionalProperties": False}
+    return {**schema, "properties": properties, "required": required, **closed}
 
 
 def hints_of(tool: Tool) -> ToolHints:
@@ -200,9 +206,13 @@ class FunctionTool(Tool, Generic[P, R]):
             return super().invoke(**kwargs)
         bound = self._checked(kwargs)
         try:
-            return collected(bound.call(function))
+            result = collected(bound.call(function))
         except Exception as error:
             raise ToolInvocationError(failure_text(self.name, error), tool_name=self.name) from error
+        if inspect.iscoroutine(result):
+            result.close()
+            raise ToolInvocationError(f"Tool '{self.name}' is async: use invoke_async", tool_name=self.name)
+        return result
 
     async def invoke_async(self, **kwargs: Any) -> Any:
         """
@@ -215,7 +225,8 @@ class FunctionTool(Tool, Generic[P, R]):
         _, async_function = functions_of(self)
         if async_function is None:
             # A plain decorator may hide that a function is async.
-            result = await super().invoke_async(**kwargs)
+            bound, function = self._checked(kwargs), self.target
+            result = await self._awaited(asyncio.to_thread(lambda: collected(bound.call(function))))
             return await self._awaited(result) if inspect.isawaitable(result) else result
         return await self._awaited(self._checked(kwargs).call(async_function))
 
@@ -231,6 +242,10 @@ class FunctionTool(Tool, Generic[P, R]):
         bound = self.signature.bind({k: v for k, v in arguments.items() if k not in theirs})
         if isinstance(bound, BoundArguments):
             given = {name: value for name, value in arguments.items() if name in theirs}
+            for name, kind in self.injections.items():
+                # A model can write these names too: what it wrote there doesn't count.
+                if name in given and not isinstance(given[name], _INJECTED[kind]):
+                    del given[name]
             contexts = [name for name, kind in self.injections.items() if kind == "context"]
             return bound.with_values({**{name: context_of(self.name, None) for name in contexts}, **given})
         raise ToolInvocationError(rejection_text(self.name, bound), tool_name=self.name)
@@ -247,6 +262,12 @@ class FunctionTool(Tool, Generic[P, R]):
             raise SerializationError(
                 f"tool '{self.name}' is a functools.partial and can't be saved: it has no import path. "
                 "Make it a function of a module."
+            )
+        owner = getattr(self.target, "__self__", None)
+        if isinstance(owner, type) and isinstance(vars(owner).get(self.target.__name__), _MethodTool):
+            raise SerializationError(
+                f"tool '{self.name}' is a class method under @tool and can't be saved: make it a function "
+                "of a module."
             )
         if inspect.ismethod(self.target) and not isinstance(self.target.__self__, type):
             raise SerializationError(
@@ -284,6 +305,9 @@ class FunctionTool(Tool, Generic[P, R]):
             outputs_to_state=_with_handlers(settings.get("outputs_to_state"), _loaded_handler),
             outputs_to_string=_with_handlers(settings.get("outputs_to_string"), _loaded_handler),
         )
+
+
+_INJECTED: dict[Injection, type] = {"context": RunContext, "state": State, "callback": Callable}  # type: ignore[dict-item]
 
 
 def _with_handlers(config: Json | None, change: Callable[[Any], Any]) -> Json | None:
@@ -324,7 +348,8 @@ class _MethodTool:
     ):
         self._function = function
         self._make = make
-        self._signature: Signature | None = None
+        # By class: a generic one has other types for each of its arguments.
+        self._signatures: dict[object, Signature] = {}
         self.name = function.__name__
         self.__doc__ = function.__doc__
 
@@ -332,8 +357,9 @@ class _MethodTool:
         if instance is None:
             return self
         # The signature is read once, and not before: type hints may name the class that is being defined.
-        made = self._make(self._function.__get__(instance, owner), self._signature)
-        self._signature = made.signature
+        key = getattr(instance, "__orig_class__", owner)
+        made = self._make(self._function.__get__(instance, owner), self._signatures.get(key))
+        self._signatures[key] = made.signature
         return made
 
 
@@ -441,6 +467,8 @@ def function_tool(
     :returns: The tool.
     :raises ConfigurationError: As in `tool`.
     """
+    if isinstance(function, _MethodTool):
+        raise ConfigurationError(f"{function.name}: put @tool above @staticmethod or @classmethod, not below")
     if isinstance(function, Tool):
         raise ConfigurationError(f"'{function.name}' is a tool already: pass it as it is, or its function")
     from_state = frozenset((inputs_from_state or {}).values())
@@ -549,12 +577,12 @@ def failure_text(name: str, error: BaseException) -> str:
     :returns: One line: the tool, the exception's class and text; what the tool itself says with `ToolRetry`
         and `ToolDenied`.
     """
-    said = f": {error}" if str(error) else "."
+    said = f": {text}" if (text := own_text(error)) else "."
     if isinstance(error, ToolRetry):
         return f"Tool '{name}' wants to be called again with other arguments{said}"
     if isinstance(error, ToolDenied):
         return f"Tool '{name}' refused, don't ask again{said}"
-    text = str(error) or "no details"
+    text = own_text(error) or "no details"
     return f"Tool '{name}' failed: {type(error).__name__}: {text}"
 
 

@@ -51,8 +51,8 @@ def calculate(expression: str) -> str:
     Args:
         expression: Numbers with + - * / // % ** ( ), the constants pi and e, and the functions abs, ceil,
             cos, degrees, exp, factorial, floor, gcd, ln, log, log10, max, min, radians, round, sin, sqrt,
-            tan.
-            Example: "(17 + 25) * sqrt(2)". Angles are in radians, % is the remainder.
+            tan. Example: "(17 + 25) * sqrt(2)". Angles are in radians; % is the remainder; log(x) is natural,
+            log(x, 10) to base 10; round(x, 2) to 2 places.
 
     """
     if len(expression) > _MOST_CHARACTERS:
@@ -238,14 +238,13 @@ def _multiplied(a: Decimal, sign: str, b: Decimal) -> Decimal:
         return a / b
     if not a:
         return a
-    # As people and Python have it: the quotient is rounded down, the remainder has the divisor's sign.
-    if a.adjusted() - b.adjusted() >= _WORKING.prec - 1:
-        raise ToolRetry("the quotient has too many digits for // and %")
-    quotient = (a / b).to_integral_value(rounding="ROUND_FLOOR")
-    remainder = a - quotient * b
-    if remainder and (remainder < 0) != (b < 0):  # the division itself was rounded over an integer
-        quotient, remainder = quotient - 1, remainder + b
-    return quotient if sign == "//" else remainder
+    # As people and Python have it: the quotient is rounded down, the remainder has the divisor's sign. With
+    # so many digits, both are exact: a number has at most 50, and its magnitude is bounded.
+    with localcontext(Context(prec=3 * _MOST_DIGITS, Emax=MAX_EMAX, Emin=MIN_EMIN)):
+        quotient, remainder = divmod(a, b)
+        if remainder and (remainder < 0) != (b < 0):
+            quotient, remainder = quotient - 1, remainder + b
+    return +(quotient if sign == "//" else remainder)
 
 
 def _raised(base: Decimal, exponent: Decimal) -> Decimal:

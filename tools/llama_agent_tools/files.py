@@ -17,9 +17,12 @@ import os
 import re
 import secrets
 import stat
+import threading
+import unicodedata
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -41,15 +44,23 @@ _PATH_CHARACTERS = 1_000
 _PATTERN_CHARACTERS = 200
 _DEEPEST = 30
 
-_DRIVE = re.compile(r"[A-Za-z]:([/\\]|$)")
+_DRIVE = re.compile(r"[A-Za-z]:")
+_SHORT_NAME = re.compile(r"git~\d", re.IGNORECASE)
 _PASSED_OVER = frozenset({".git", ".hg", ".svn", ".venv", "__pycache__", "node_modules"})
 """Folders that a tree and a search pass over. They can be listed and read by name."""
-_UNWRITABLE = frozenset({".git", ".hg", ".svn"})
+_UNWRITABLE = frozenset({".git", ".hg", ".svn", ".jj", ".bzr"})
 """What is written there may be run later, by version control."""
+_REPOSITORY = frozenset({"head", "objects", "refs"})
+"""A folder with these is a repository to git, whatever its name (gitrepository-layout(5))."""
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Where a system lacks one of these, `Workspace` says that it can't work there.
+_FOLDER = (
+    os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+)
 # Without O_NONBLOCK, opening a pipe would wait for its other end.
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FILE = (
+    os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+)
 
 
 class Workspace:
@@ -66,6 +77,8 @@ class Workspace:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
+        if not (hasattr(os, "O_NOFOLLOW") and hasattr(os, "O_DIRECTORY") and os.open in os.supports_dir_fd):
+            raise ConfigurationError("a Workspace needs a POSIX system: it opens files relative to folders")
         if not os.fspath(root):
             raise ConfigurationError("the workspace has no name: give a folder, '.' for the current one")
         try:
@@ -76,6 +89,8 @@ class Workspace:
             raise ConfigurationError(f"the workspace {str(root)!r} can't be opened: {said}") from error
         self._identity = _identity(descriptor)
         os.close(descriptor)
+        # Runs may share a workspace: what one reads and writes back, no other may change in between.
+        self._writing = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Workspace({str(self.root)!r})"
@@ -129,21 +144,22 @@ class Workspace:
             last_line: Number of the last line to read; by default as many as can be shown at once.
 
         """
-        lines = _lines(self._text(_parts(path), path))
-        if first_line > max(len(lines), 1):
-            raise ToolRetry(f"'{path}' has {len(lines)} lines: there is no line {first_line}")
+        content = self._text(_parts(path), path)
+        count = _line_count(content)
+        if first_line > max(count, 1):
+            raise ToolRetry(f"'{path}' has {count} lines: there is no line {first_line}")
         if last_line is not None and last_line < first_line:
             raise ToolRetry(f"last_line ({last_line}) lies before first_line ({first_line})")
-        end = min(last_line or len(lines), first_line - 1 + _READ_LINES, len(lines))
-        taken = _fitting(lines[first_line - 1 : end])
+        end = min(last_line or count, first_line - 1 + _READ_LINES, count)
+        taken = _fitting(list(islice(_lines(content), first_line - 1, end)))
         end = first_line - 1 + len(taken)
         text = "".join(taken)
         if len(text) > _READ_CHARACTERS:  # one line alone is longer
             text = text[:_READ_CHARACTERS] + "… (the line is cut)"
-        if first_line == 1 and end == len(lines):
+        if first_line == 1 and end == count:
             return text
-        rest = f"; read on with first_line={end + 1}" if end < len(lines) and last_line != end else ""
-        return f"[lines {first_line} to {end} of {len(lines)}{rest}]\n{text}"
+        rest = f"; read on with first_line={end + 1}" if end < count and last_line != end else ""
+        return f"[lines {first_line} to {end} of {count}{rest}]\n{text}"
 
     @tool(read_only=True, idempotent=True, open_world=False)
     def search_files(
@@ -170,9 +186,9 @@ class Workspace:
         matches = _pattern(files)
         parts = _parts(folder)
         found: list[str] = []
-        left, too_large = _SEARCHED_BYTES, 0
+        left, too_large, visits = _SEARCHED_BYTES, 0, [_VISITED]
         with self._opened_folder(parts) as descriptor:
-            for entry in _walked(descriptor, _DEEPEST):
+            for entry in _walked(descriptor, _DEEPEST, left=visits):
                 if not entry.is_file or not matches(entry.path):
                     continue
                 name = _printable("/".join((*parts, *entry.path)))
@@ -187,6 +203,8 @@ class Workspace:
                     break
         if left < 0:
             found.append(f"… stopped after {_SEARCHED_BYTES:,} bytes: search in fewer files")
+        if visits[0] <= 0:
+            found.append(f"… stopped after {_VISITED:,} files and folders: search in a folder below")
         shown = _cut(found, "search for less, or in fewer files", _MATCHES) or ["nothing was found"]
         passed = f"{too_large} files of more than {_FILE_BYTES:,} bytes were passed over"
         return [*shown, passed] if too_large else shown
@@ -202,7 +220,8 @@ class Workspace:
 
         """
         parts = _writable(path)
-        with self._opened_folder(parts[:-1], make=True) as folder:
+        _encoded(text, path)  # before folders are made for it
+        with self._writing, self._made_folder(parts) as folder:
             existed = _is_file(folder, parts[-1], path)
             _exchange(folder, parts[-1], text, path)
         return f"{'replaced' if existed else 'wrote'} {path}: {_counted(text)}"
@@ -218,7 +237,8 @@ class Workspace:
 
         """
         parts = _writable(path)
-        with self._opened_folder(parts[:-1], make=True) as folder:
+        _encoded(text, path)  # before folders are made for it
+        with self._writing, self._made_folder(parts) as folder:
             before = _read_text(folder, parts[-1], path) if _is_file(folder, parts[-1], path) else ""
             _exchange(folder, parts[-1], before + text, path)
         return f"added {_counted(text)} to {path}"
@@ -237,16 +257,15 @@ class Workspace:
         parts = _writable(path)
         if not old:
             raise ToolRetry("old is empty: give the text to replace")
-        with self._opened_folder(parts[:-1]) as folder:
+        with self._writing, self._opened_folder(parts[:-1]) as folder:
             content = _read_text(folder, parts[-1], path)
             if content.count("\n") == content.count("\r\n") > 0:
                 # A model sees and writes plain line ends.
                 old, new = (text.replace("\r\n", "\n").replace("\n", "\r\n") for text in (old, new))
             count = _occurrences(content, old)
             if count != 1:
-                lines = [
-                    str(n) for n, line in enumerate(_lines(content), 1) if _lines(old)[0].strip() in line
-                ]
+                first = old.strip().partition("\n")[0].strip()
+                lines = [str(n) for n, line in enumerate(_lines(content), 1) if first and first in line]
                 where = f" (its first line is in lines {', '.join(lines[:10])})" if lines else ""
                 hint = "give more of the text around it" if count else "read the file, and copy it exactly"
                 raise ToolRetry(f"the old text occurs {count} times in '{path}'{where}: {hint}")
@@ -267,9 +286,9 @@ class Workspace:
         origin, goal = _writable(source), _writable(target)
         if goal[: len(origin)] == origin:
             raise ToolRetry(f"'{source}' can't be moved to itself or into itself")
-        with self._opened_folder(origin[:-1]) as folder:
+        with self._writing, self._opened_folder(origin[:-1]) as folder:
             entry = _entry(folder, origin[-1], source)
-            with self._opened_folder(goal[:-1], make=True) as goal_folder:
+            with self._made_folder(goal) as goal_folder:
                 _move(folder, origin[-1], goal_folder, goal[-1], is_folder=entry.is_folder, target=target)
         return f"moved {source} to {target}"
 
@@ -278,6 +297,22 @@ class Workspace:
             raise ToolRetry("that is the workspace itself: give the path of a file")
         with self._opened_folder(parts[:-1]) as folder:
             return _read_text(folder, parts[-1], path)
+
+    @contextmanager
+    def _made_folder(self, parts: tuple[str, ...]) -> Generator[int]:
+        """The folder that a path's last step is written in; made, unless that would make a repository."""
+        for place, part in enumerate(parts):
+            if part.casefold() in _REPOSITORY and self._holds(parts[:place], _REPOSITORY - {part.casefold()}):
+                raise ToolDenied(f"'{'/'.join(parts)}' would make its folder a repository of version control")
+        with self._opened_folder(parts[:-1], make=True) as folder:
+            yield folder
+
+    def _holds(self, parts: tuple[str, ...], names: frozenset[str]) -> bool:
+        try:
+            with self._opened_folder(parts) as folder:
+                return names <= {entry.path[0].casefold() for entry in _entries(folder)}
+        except ToolRetry:
+            return False  # it isn't there yet
 
     @contextmanager
     def _opened_folder(self, parts: Iterable[str], *, make: bool = False) -> Generator[int]:
@@ -363,8 +398,9 @@ def _writable(path: str) -> tuple[str, ...]:
     if path.endswith("/"):
         raise ToolRetry(f"'{path}' ends in '/': give the path of a file")
     for part in parts:
-        # Some file systems take names that differ in case, or in a dot or space at the end, for the same.
-        if part.casefold().rstrip(". ") in _UNWRITABLE:
+        # Some file systems take names that differ in case, in what isn't seen, or at the end for the same.
+        seen = "".join(c for c in unicodedata.normalize("NFKC", part) if unicodedata.category(c) != "Cf")
+        if seen.casefold().rstrip(". ") in _UNWRITABLE or _SHORT_NAME.match(seen):
             raise ToolDenied(f"'{path}': version control's own files can't be changed")
     return parts
 
@@ -502,12 +538,7 @@ def _read_quietly(entry: _Entry) -> str:
 
 def _exchange(folder: int, name: str, text: str, path: str) -> None:
     """Write a file beside the one of that name, then put it in its place."""
-    try:
-        data = text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ToolRetry("the text holds characters that UTF-8 can't (halves of surrogate pairs)") from error
-    if len(data) > _FILE_BYTES:
-        raise ToolRetry(f"'{path}' would be larger than {_FILE_BYTES:,} bytes: write less, or several files")
+    data = _encoded(text, path)
     temporary = f".{secrets.token_hex(8)}.tmp"
     try:
         with _told(path):
@@ -524,6 +555,16 @@ def _exchange(folder: int, name: str, text: str, path: str) -> None:
         with suppress(OSError):
             os.unlink(temporary, dir_fd=folder)
         raise
+
+
+def _encoded(text: str, path: str) -> bytes:
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ToolRetry("the text holds characters that UTF-8 can't (halves of surrogate pairs)") from error
+    if len(data) > _FILE_BYTES:
+        raise ToolRetry(f"'{path}' would be larger than {_FILE_BYTES:,} bytes: write less, or several files")
+    return data
 
 
 def _mode_of(folder: int, name: str) -> int | None:
@@ -601,6 +642,8 @@ def _skipped(places: set[int], pieces: list[str]) -> set[int]:
 
 def _matching_lines(name: str, content: str, text: str, *, ignore_case: bool) -> list[str]:
     wanted = text.casefold() if ignore_case else text
+    if wanted not in (content.casefold() if ignore_case else content):
+        return []
     found: list[str] = []
     for number, line in enumerate(_lines(content), 1):
         place = (line.casefold() if ignore_case else line).find(wanted)
@@ -647,11 +690,17 @@ def _printable(name: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
 
 
-def _lines(text: str) -> list[str]:
+def _lines(text: str) -> Iterator[str]:
     """Lines with their ends, as editors count them: `splitlines` also ends them at form feeds and others."""
-    lines = [f"{line}\n" for line in text.split("\n")]
-    last = lines.pop().removesuffix("\n")
-    return [*lines, last] if last else lines
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start) + 1 or len(text)
+        yield text[start:end]
+        start = end
+
+
+def _line_count(text: str) -> int:
+    return text.count("\n") + (not text.endswith("\n") and bool(text))
 
 
 def _occurrences(content: str, text: str) -> int:
@@ -663,4 +712,4 @@ def _occurrences(content: str, text: str) -> int:
 
 
 def _counted(text: str) -> str:
-    return f"{len(text):,} characters in {len(_lines(text)):,} lines"
+    return f"{len(text):,} characters in {_line_count(text):,} lines"
