@@ -33,7 +33,7 @@ from llama_agent.tool_names import check_tool_names
 from llama_agent.tool_sizes import size_warning
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.execution import Execution
-from llama_agent.tooling.tool import as_tools, is_function_tool
+from llama_agent.tooling.tool import FunctionTool, as_tools, is_function_tool
 
 # What `to_dict` names here may be loaded again: nothing else of this package, and no user's functions.
 allow_deserialization_module(__name__)
@@ -122,6 +122,13 @@ class Agent(HaystackAgent):
                 )
         if approval is not None and not (hasattr(approval, "needs") and hasattr(approval, "ask")):
             raise ConfigurationError("approval must be an object with needs(call, tool) and ask(call, tool)")
+        if chat_generator is not None and (
+            isinstance(chat_generator, type) or not hasattr(chat_generator, "run")
+        ):
+            raise ConfigurationError(
+                f"chat_generator must be a generator object, not {chat_generator!r}: "
+                "MetaLlamaChatGenerator(api_base_url='ollama', model='llama3.2')"
+            )
         self._has_own_generator = chat_generator is None
         super(Agent, self).__init__(  # noqa: UP008 - @component re-creates the class
             chat_generator=chat_generator or MetaLlamaChatGenerator(api_base_url=None),
@@ -374,6 +381,12 @@ class Agent(HaystackAgent):
         on_offer = tools_now()
         self._warn_of_size(on_offer)
         self._check_state_keys(on_offer)
+        if deps is None and (
+            wanting := [t.name for t in on_offer if isinstance(t, FunctionTool) and t.needs_deps]
+        ):
+            raise ConfigurationError(
+                f"the tools {', '.join(wanting)} need an object of yours: run(..., deps=...)"
+            )
         names = [tool.name for tool in on_offer]
         if names and not self._chat_generator_supports_tools:
             raise ConfigurationError(

@@ -22,10 +22,11 @@ def check_tool_names(tools: Iterable[object]) -> None:
     for tool in tools:
         if isinstance(tool, Tool):
             if tool.name in seen:
-                places = " and ".join(filter(None, (_place_of(seen[tool.name]), _place_of(tool))))
+                places = {_place_of(seen[tool.name]), _place_of(tool)} - {""}
+                shown = f" ({' and '.join(sorted(places))})" if places else ""
                 raise ConfigurationError(
-                    f"two tools are named '{tool.name}'{f' ({places})' if places else ''}: "
-                    "rename one with @tool(name=...)"
+                    f"two tools are named '{tool.name}'{shown}: give it once, or rename one with "
+                    "@tool(name=...), for the methods of two objects with tool(thing.method, name=...)"
                 )
             seen[tool.name] = tool
 

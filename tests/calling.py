@@ -90,5 +90,5 @@ def definitions(endpoint: Endpoint, tools: Any, **settings: Any) -> dict[str, di
     """Tool definitions as they went over the wire, by name."""
     endpoint.script(Reply("no"))
     with agent_on(endpoint, tools, **settings) as agent:
-        agent.run("go")
+        agent.run("go", deps=object())
     return {item["function"]["name"]: item["function"] for item in endpoint.requests[-1].json["tools"]}

@@ -257,7 +257,18 @@ def test_a_tool_may_take_its_context_twice_and_the_state_as_well(endpoint: Endpo
         """Look."""
         return f"{one.call_id} {other.call_id} {state.get('word')}"
 
-    assert told(call(endpoint, [look], "look", agent=WORD, word="x")) == "call_1 call_1 x"
+    result = call(endpoint, [look], "look", agent=WORD, word="x", deps=Shop("bakery"))
+    assert told(result) == "call_1 call_1 x"
+
+
+def test_a_run_without_the_object_that_a_tool_needs_is_refused_at_once(endpoint: Endpoint) -> None:
+    def look(context: RunContext[Shop]) -> str:
+        """Look."""
+        return str(context.deps)
+
+    with agent_on(endpoint, [look]) as agent, pytest.raises(ConfigurationError, match=r"look need .*deps="):
+        agent.run("go")
+    assert endpoint.requests == []
 
 
 def test_parameters_that_only_sound_injected_are_the_models(endpoint: Endpoint) -> None:

@@ -385,3 +385,66 @@ def test_a_search_that_isnt_complete_says_so(work: Workspace) -> None:
 def test_a_remainder_is_exact_however_large_the_number(expression: str) -> None:
     number, divisor = (Fraction(part) for part in expression.split(" % "))
     assert abs(Fraction(calculate(expression)) - number % divisor) < Fraction(1, 10**25)
+
+
+# What people write first.
+
+
+@pytest.mark.parametrize(
+    ("answer", "runs"), [(True, True), (None, True), (False, False), (Refused("no."), False)]
+)
+def test_an_approval_may_answer_by_a_bare_yes_or_no(endpoint: Endpoint, answer: Any, runs: bool) -> None:
+    class Asked(RefusesAll):
+        def ask(self, call: ToolCall, tool: Tool) -> Any:
+            return answer
+
+    def look() -> str:
+        """Look."""
+        return "seen"
+
+    result = call(endpoint, [look], "look", agent={"approval": Asked()})
+    assert failed(result) is not runs
+
+
+def test_an_approval_that_answers_anything_else_is_a_configuration_error(endpoint: Endpoint) -> None:
+    class Asked(RefusesAll):
+        def ask(self, call: ToolCall, tool: Tool) -> Any:
+            return "yes"
+
+    def look() -> str:
+        """Look."""
+        return "seen"
+
+    endpoint.script(Reply(calls=[("look", {})]))
+    agent = Agent(chat_generator=generator(endpoint), tools=[look], approval=Asked())
+    with agent, pytest.raises(ConfigurationError, match=r"must return None .*Refused"):
+        agent.run("go")
+
+
+def test_a_misspelt_parameter_in_a_docstring_is_warned_of() -> None:
+    def pay(amount: int) -> str:
+        """Pay.
+
+        Args:
+            amout: How much.
+        """
+        return str(amount)
+
+    with pytest.warns(UserWarning, match="'amout', which isn't a parameter: 'amount'"):
+        tool(pay)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: tool("pay"), r"@tool\(name='pay'\)"),
+        (lambda: tool(Order), "Order is a class"),
+        (lambda: tool(outputs_to_state=["docs"])(lambda: 1), "outputs_to_state must be a dictionary"),
+        (lambda: Agent(chat_generator="ollama"), "must be a generator object"),
+        (lambda: Agent(tools=[Workspace]), r"Workspace\(\.\.\.\)"),
+    ],
+    ids=["name by position", "class", "list for outputs", "text for a generator", "class as tools"],
+)
+def test_a_common_mistake_is_answered_with_what_to_write(make: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        make()

@@ -544,7 +544,7 @@ def test_null_for_an_optional_parameter_is_none() -> None:
         (dict[str, int], {"type": "object", "additionalProperties": {"type": "integer"}}),
         (Literal["a", "b"], {"type": "string", "enum": ["a", "b"]}),
         (Colour, {"type": "string", "enum": ["red", "blue"]}),
-        (Level, {"type": "integer", "enum": [1, 2]}),
+        (Level, {"type": "integer", "enum": [1, 2], "description": "1 is LOW, 2 is HIGH"}),
         (datetime, {"type": "string", "format": "date-time"}),
         (date, {"type": "string", "format": "date"}),
         (time, {"type": "string", "format": "time"}),

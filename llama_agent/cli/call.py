@@ -38,7 +38,7 @@ def call(
 
     from llama_agent.arguments import nearest, read_arguments
     from llama_agent.cli.display import TerminalApproval, printable
-    from llama_agent.cli.tool_files import load_tools
+    from llama_agent.cli.tool_files import load_tools, state_of
     from llama_agent.tooling.execution import Batch, Execution
     from llama_agent.tooling.results import text_of
 
@@ -60,7 +60,9 @@ def call(
             warm_up_tools(list(loaded.values()))
             called = ToolCall(name, arguments)
             approval = TerminalApproval(yes=yes)
-            (message,) = execution.run(Batch([called], loaded, State({}), approval=approval))
+            (message,) = execution.run(
+                Batch([called], loaded, State(state_of(loaded.values())), approval=approval)
+            )
         finally:
             execution.close()
     result = message.tool_call_results[0]

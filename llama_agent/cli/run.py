@@ -54,15 +54,17 @@ def run(
 
     from llama_agent.agent import Agent
     from llama_agent.cli.display import Display, TerminalApproval, printable
-    from llama_agent.cli.tool_files import load_tools
+    from llama_agent.cli.tool_files import load_tools, state_of
     from llama_agent.model.generator import MetaLlamaChatGenerator
 
     before = [ChatMessage.from_system(system)] if system else None
     # Standard output is the answer's: what tools print goes to standard error.
     with redirect_stdout(sys.stderr):
+        loaded = load_tools(tools or [], workspace)
         agent = Agent(
             chat_generator=MetaLlamaChatGenerator(api_base_url=endpoint, model=model),
-            tools=load_tools(tools or [], workspace),
+            tools=loaded,
+            state_schema=state_of(loaded),
             max_agent_steps=max_steps,
             approval=TerminalApproval(yes=yes),
         )

@@ -9,12 +9,16 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import Any, cast
 
+from haystack.tools import flatten_tools_or_toolsets
 from haystack.tools.tool import Tool
 from haystack.tools.toolset import Toolset
 
+from llama_agent.arguments import nearest
 from llama_agent.errors import ConfigurationError
 from llama_agent.tool_names import check_tool_names
+from llama_agent.tooling.members import has_members, members_of
 from llama_agent.tooling.tool import as_tools
 
 
@@ -34,9 +38,7 @@ def load_tools(sources: Iterable[str], workspace: Path | None = None) -> list[To
         where, name = _split(source)
         thing: object = _import(where)
         for part in name.split(".") if name else ():
-            if not hasattr(thing, part):
-                raise ConfigurationError(f"--tools {source}: there is no '{part}' in {where}")
-            thing = getattr(thing, part)
+            thing = _named(thing, part, source, where)
         found += _as_tools(source, [thing])
     if workspace is not None:
         from llama_agent_tools.files import Workspace
@@ -53,6 +55,34 @@ def _as_tools(source: str, things: list[object]) -> list[Tool | Toolset]:
         option = "" if source.startswith("--") else "--tools "
         raise ConfigurationError(f"{option}{source}: {error}") from error
     return tools if isinstance(tools, list) else []
+
+
+def _named(thing: object, name: str, source: str, where: str) -> object:
+    """An attribute, or the tool that a model knows by that name."""
+    if hasattr(thing, name):
+        return cast("object", getattr(thing, name))
+    if has_members(thing):
+        members = {str(getattr(member, "name", own)): member for own, member in members_of(thing)}
+        if name in members:
+            return members[name]
+        near = f" Did you mean '{meant}'?" if (meant := nearest(name, members)) else ""
+        raise ConfigurationError(f"--tools {source}: there is no '{name}' in {where}.{near}")
+    raise ConfigurationError(f"--tools {source}: there is no '{name}' in {where}")
+
+
+def state_of(tools: Iterable[Tool | Toolset]) -> dict[str, dict[str, object]]:
+    """
+    A state schema for tools that share values: of any type, since a command line can't say which.
+
+    :param tools: All tools.
+    :returns: For `Agent(state_schema=)`.
+    """
+    flat = flatten_tools_or_toolsets(list(tools))
+    return {
+        key: {"type": Any}
+        for tool in flat
+        for key in (*(tool.outputs_to_state or {}), *(tool.inputs_from_state or {}))
+    }
 
 
 def _split(source: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import ast
 import inspect
 import re
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -59,11 +60,13 @@ class Documentation:
 
     :param description: Summary and body, without sections of arguments, results, errors and examples.
     :param parameters: Text of each documented parameter, by name.
+    :param others: Names that are documented as parameters, but aren't any.
     :param choices: Values that a parameter's text lists as the only ones, by name.
     """
 
     description: str = ""
     parameters: dict[str, str] = field(default_factory=dict[str, str])
+    others: tuple[str, ...] = ()
     choices: dict[str, list[object]] = field(default_factory=dict[str, list[object]])
 
 
@@ -89,7 +92,7 @@ def documentation_of(docstring: str | None, names: Collection[str]) -> Documenta
         if values:
             choices[name] = values
     lines = [line for place, line in enumerate(text.splitlines()) if place not in lines_taken]
-    return Documentation(_description(lines), parameters, choices)
+    return Documentation(_description(lines), parameters, _others(text, names), choices)
 
 
 def _by_style(text: str, names: Collection[str]) -> dict[str, tuple[str, str]]:
@@ -137,6 +140,19 @@ def _read(text: str, style: DocstringStyle, names: Collection[str]) -> dict[str,
             if plain in names and plain not in found:
                 found[plain] = (_tidy(item.description), item.type_name or "")
     return found
+
+
+def _others(text: str, names: Collection[str]) -> tuple[str, ...]:
+    """Documented names that aren't parameters, in the style that a docstring is written in."""
+    for style in _STYLES:
+        with suppress(ParseError, ValueError, IndexError):
+            documented = [
+                name for item in parse(_regular(text), style).params for name in item.arg_name.split(",")
+            ]
+            plain = [name.strip().strip("`").lstrip("*\\") for name in documented]
+            if plain:
+                return tuple(name for name in plain if name.isidentifier() and name not in names)
+    return ()
 
 
 def _loose(text: str, names: Sequence[str]) -> tuple[dict[str, tuple[str, str]], set[int]]:

@@ -408,9 +408,18 @@ def _needs_approval(batch: Batch, job: _Job) -> bool:
     return True
 
 
-def _record_verdict(job: _Job, answer: Refused | None) -> None:
-    if answer is not None:
-        job.verdict = f"Tool '{job.call.tool_name}' was not called: {answer.reason}"
+def _record_verdict(job: _Job, answer: object) -> None:
+    """Note a refusal. A bare yes or no is understood too: it is what everybody writes first."""
+    if answer is None or answer is True:
+        return
+    if answer is False:
+        answer = Refused("it was not allowed.")
+    if not isinstance(answer, Refused):
+        raise ConfigurationError(
+            f"approval.ask() must return None to let '{job.call.tool_name}' run, or Refused('why'), "
+            f"not {answer!r}"
+        )
+    job.verdict = f"Tool '{job.call.tool_name}' was not called: {answer.reason}"
 
 
 def _unreadable(call: ToolCall) -> str | None:

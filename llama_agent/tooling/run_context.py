@@ -86,6 +86,19 @@ def injection_of(name: str, hint: Any) -> Injection | None:
     return "callback" if name == _CALLBACK else None
 
 
+def needs_deps(hint: Any) -> bool:
+    """
+    Whether a context's type says that the caller has to give an object.
+
+    :param hint: A parameter's type hint.
+    :returns: True for `RunContext[Database]`; False for `RunContext`, `RunContext[Any]` and the like.
+    """
+    wanted = next(iter(get_args(_without_none(hint))), Any)
+    if wanted in (Any, None, type(None), object) or isinstance(wanted, TypeVar):
+        return False
+    return type(None) not in get_args(wanted)
+
+
 def holds_injected(hint: Any) -> bool:
     """
     Whether a type hint has what the run fills in only somewhere inside, where nobody can fill it in.

@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import PydanticSerializationError, core_schema, to_json, to_jsonable_python
 
-from llama_agent.arguments import place_text, problems_of, shorten
+from llama_agent.arguments import nearest, place_text, problems_of, shorten
 from llama_agent.coercion import can_be_misread, coerce, fits, misread, nesting_of
 from llama_agent.errors import ConfigurationError
 from llama_agent.json_schema import Json, has_recursive_choice, mapped, readable
@@ -77,12 +77,14 @@ class Signature:
 
     :param description: Summary and body of the docstring, without its sections.
     :param parameters: JSON schema of the arguments, an object: what a model reads.
+    :param misspelt: Names that the docstring documents, and what parameters without a text they are like.
     :param types: Resolved type hints of all parameters, those that a model doesn't see too.
     """
 
     description: str
     parameters: Json
     types: Mapping[str, Any]
+    misspelt: Mapping[str, str]
     _model: type[BaseModel]
     _accepted: Json
     _can_be_misread: bool
@@ -173,7 +175,8 @@ def signature_of(
     """
     source = types_of(function)
     shown = [p for p in source.parameters if not (hidden and hidden(p.name, source.hints.get(p.name)))]
-    documentation = documentation_of(source.docstring, [parameter.name for parameter in shown])
+    names = [parameter.name for parameter in shown]
+    documentation = documentation_of(source.docstring, names)
     fields: dict[str, Any] = {}
     parameters: dict[str, inspect.Parameter] = {}
     for parameter in shown:
@@ -201,6 +204,11 @@ def signature_of(
         description=documentation.description,
         parameters=_with_properties(readable(_as_shown(schema))),
         types=source.hints,
+        misspelt={
+            other: meant
+            for other in documentation.others
+            if (meant := nearest(other, [n for n in names if n not in documentation.parameters]))
+        },
         _model=model,
         _accepted=schema,
         _can_be_misread=can_be_misread(schema),
@@ -231,6 +239,14 @@ class _JsonSchema(GenerateJsonSchema):
             "properties": {name: self.generate_inner(inner) for name, inner in fields.items()},
             "required": [name for name, inner in fields.items() if inner["type"] != "default"],
         }
+
+    def enum_schema(self, schema: core_schema.EnumSchema) -> JsonSchemaValue:
+        """With the names, where the values alone say nothing."""
+        full = super().enum_schema(schema)
+        if all(isinstance(member.value, str) for member in schema["members"]):
+            return full
+        named = ", ".join(f"{member.value!r} is {member.name}" for member in schema["members"])
+        return {**full, "description": full.get("description", named)}
 
     def union_schema(self, schema: core_schema.UnionSchema) -> JsonSchemaValue:
         """A union of nothing that JSON can say, which pydantic leaves empty, can't be said either."""
@@ -282,7 +298,7 @@ def _described(
             f"{source.where}: the type of parameter{culprit} has no JSON schema "
             f"({shorten(' '.join(said.split()), 200)}). Use JSON types, dataclasses, TypedDicts or pydantic "
             "models, with constraints that suit them."
-        ) from cause
+        ) from (None if isinstance(cause, PydanticUserError) else cause)
 
 
 def _culprit_of(

@@ -37,6 +37,7 @@ from llama_agent.tooling.run_context import (
     holds_injected,
     injection_of,
     injections_of,
+    needs_deps,
 )
 from llama_agent.tooling.schema import NAME_PATTERN, BoundArguments, Signature, signature_of
 
@@ -182,6 +183,12 @@ class FunctionTool(Tool, Generic[P, R]):
             raise ConfigurationError(f"{where(self.target)}: {error}") from error
         finally:
             self.parameters = schema
+
+    @property
+    def needs_deps(self) -> bool:
+        """Whether a run has to be given `deps=` for it."""
+        types = self.signature.types
+        return any(kind == "context" and needs_deps(types[name]) for name, kind in self.injections.items())
 
     @property
     def target(self) -> Callable[..., Any]:
@@ -467,6 +474,19 @@ def function_tool(
     :returns: The tool.
     :raises ConfigurationError: As in `tool`.
     """
+    if isinstance(function, str):
+        raise ConfigurationError(f"a tool's name is given by name: @tool(name='{function}')")
+    if isinstance(function, type):
+        raise ConfigurationError(
+            f"{function.__name__} is a class and can't be a tool: its objects' methods can"
+        )
+    for option, value in (
+        ("inputs_from_state", inputs_from_state),
+        ("outputs_to_state", outputs_to_state),
+        ("outputs_to_string", outputs_to_string),
+    ):
+        if value is not None and not isinstance(value, dict):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+            raise ConfigurationError(f"{option} must be a dictionary, as in Haystack's Tool, not {value!r}")
     if isinstance(function, _MethodTool):
         raise ConfigurationError(f"{function.name}: put @tool above @staticmethod or @classmethod, not below")
     if isinstance(function, Tool):
@@ -501,6 +521,12 @@ def function_tool(
         hints=hints or ToolHints(),
         signature=signature,
     )
+    for written, meant in signature.misspelt.items():
+        warnings.warn(
+            f"{where(function)}: its docstring describes '{written}', which isn't a parameter: '{meant}'?",
+            ToolDefinitionWarning,
+            stacklevel=2,
+        )
     if not made.description:
         warnings.warn(
             f"{where(function)} has no docstring, or none with a summary: a model reads nothing but its "

@@ -374,8 +374,9 @@ def _parts(path: str) -> tuple[str, ...]:
         or path == "~"
         or _DRIVE.match(path)
     ):
-        raise ToolDenied(
-            f"'{shown}' is not within the workspace: give a path relative to it, like notes/today.md"
+        raise ToolRetry(
+            f"'{shown}' is not within the workspace: give a path relative to it, like notes/today.md, "
+            "or '.' for all of it"
         )
     if "\\" in path:
         raise ToolRetry(f"'{shown}': separate folders by '/', not by a backslash")
@@ -383,7 +384,7 @@ def _parts(path: str) -> tuple[str, ...]:
         raise ToolRetry("a path can't hold control characters")
     parts = tuple(part for part in path.split("/") if part not in ("", "."))
     if ".." in parts:
-        raise ToolDenied(f"'{shown}' leads upwards by '..': only the workspace's own files can be used")
+        raise ToolRetry(f"'{shown}' leads upwards by '..': only the workspace's own files can be used")
     try:
         os.fsencode("/".join(parts)).decode("utf-8")
     except UnicodeError as error:
@@ -613,7 +614,7 @@ def _pattern(text: str) -> Callable[[tuple[str, ...]], bool]:
         raise ToolRetry(f"the pattern has more than {_PATTERN_CHARACTERS} characters")
     wanted = [part for part in text.split("/") if part not in ("", ".")]
     if text.startswith("/") or ".." in wanted:
-        raise ToolDenied(f"'{text}' leads out of the workspace: give a pattern like src/**/*.py")
+        raise ToolRetry(f"'{text}' leads out of the workspace: give a pattern like src/**/*.py")
     if len(wanted) <= 1 and wanted != ["**"]:
         return lambda path: fnmatch.fnmatchcase(path[-1], wanted[0] if wanted else "*")
     pieces = [
