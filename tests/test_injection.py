@@ -31,7 +31,7 @@ from llama_agent import (
 from tests.calling import Go, agent_on, both_modes, call, definitions, failed, generator, outcomes, told
 from tests.endpoint import Endpoint, Reply
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds until a tool that waits for its partner gives up."""
 
 WORD = {"state_schema": {"word": {"type": str}}}
