@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     )
     from llama_agent.loop.state import RunResult, StopReason, Usage
     from llama_agent.model.generator import MetaLlamaChatGenerator
+    from llama_agent.model.retry import RetryPolicy
     from llama_agent.tooling.approval import Approval, Refused
     from llama_agent.tooling.run_context import RunContext
     from llama_agent.tooling.tool import FunctionTool, ToolHints, tool
@@ -59,6 +60,7 @@ __all__ = [
     "ModelRequested",
     "Refused",
     "RetiredEndpointError",
+    "RetryPolicy",
     "RetryScheduled",
     "RunContext",
     "RunFinished",
@@ -94,6 +96,7 @@ _HOMES = {
     "ModelRequested": "llama_agent.events",
     "Refused": "llama_agent.tooling.approval",
     "RetiredEndpointError": "llama_agent.errors",
+    "RetryPolicy": "llama_agent.model.retry",
     "RetryScheduled": "llama_agent.events",
     "RunContext": "llama_agent.tooling.run_context",
     "RunFinished": "llama_agent.events",

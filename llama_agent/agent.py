@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import asdict
 from typing import Any, Literal, Self, TypeAlias, cast
 from uuid import uuid4
 
@@ -28,6 +29,7 @@ from llama_agent.loop.drivers import drive, drive_async
 from llama_agent.loop.flow import LoopPolicy, agent_flow
 from llama_agent.loop.state import RunResult, RunState
 from llama_agent.model.generator import MetaLlamaChatGenerator
+from llama_agent.model.retry import RetryPolicy
 from llama_agent.performer import Performer, RunSettings
 from llama_agent.tool_names import check_tool_names
 from llama_agent.tool_sizes import size_warning
@@ -81,6 +83,7 @@ class Agent(HaystackAgent):
         tool_streaming_callback_passthrough: bool = False,
         hooks: dict[HookPoint, list[Hook]] | None = None,
         approval: Approval | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
         """
         Configure an agent; nothing is opened before the first run.
@@ -106,6 +109,8 @@ class Agent(HaystackAgent):
         :param hooks: Haystack hooks by hook point.
         :param approval: Who is asked before a tool runs: an object with `needs(call, tool)` and
             `ask(call, tool)`, see `Approval`. Default: nobody.
+        :param retry: When a failed model request is sent again, in place of the generator's own policy. Only
+            for a `MetaLlamaChatGenerator`: others keep theirs.
         :raises ConfigurationError: A tool can't be made of something in `tools`, or a number is out of range.
         :raises ValueError: Haystack's own checks of prompts, state schema and hooks.
         """
@@ -129,6 +134,11 @@ class Agent(HaystackAgent):
                 f"chat_generator must be a generator object, not {chat_generator!r}: "
                 "MetaLlamaChatGenerator(api_base_url='ollama', model='llama3.2')"
             )
+        if retry is not None and not isinstance(chat_generator, MetaLlamaChatGenerator | None):
+            raise ConfigurationError(
+                "retry= is for MetaLlamaChatGenerator: "
+                f"{type(chat_generator).__name__} retries by its own settings"
+            )
         self._has_own_generator = chat_generator is None
         super(Agent, self).__init__(  # noqa: UP008 - @component re-creates the class
             chat_generator=chat_generator or MetaLlamaChatGenerator(api_base_url=None),
@@ -146,6 +156,7 @@ class Agent(HaystackAgent):
             hooks=hooks,
         )
         self.approval = approval
+        self.retry = retry
         self._execution = Execution()
         self._sizes_told = False
 
@@ -283,6 +294,7 @@ class Agent(HaystackAgent):
         data = super(Agent, self).to_dict()  # noqa: UP008
         if self._has_own_generator:
             data["init_parameters"]["chat_generator"] = None
+        data["init_parameters"]["retry"] = asdict(self.retry) if self.retry else None
         return data
 
     @classmethod
@@ -295,6 +307,8 @@ class Agent(HaystackAgent):
         """
         data = deepcopy(data)
         settings = cast("dict[str, Any]", data.get("init_parameters", {}))
+        if (retry := settings.get("retry")) is not None:
+            settings["retry"] = RetryPolicy(**retry)
         if settings.get("chat_generator", ...) is None:
             # Haystack demands a generator there: give it one, and take it away again.
             settings["chat_generator"] = MetaLlamaChatGenerator(api_base_url=None).to_dict()
@@ -424,6 +438,7 @@ class Agent(HaystackAgent):
             raise_on_failure=self.raise_on_tool_invocation_failure,
             approval=self.approval,
             deps=deps,
+            retry=self.retry,
         )
         return Performer(run, policy, settings, EventSink(run.run_id, on_event), tools_now)
 

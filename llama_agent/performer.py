@@ -28,6 +28,7 @@ from llama_agent.events import (
 from llama_agent.haystack_compat import run_hooks, run_hooks_async
 from llama_agent.loop.flow import CallModel, CallTools, Effect, LoopPolicy, Outcome, ReadTools, RunHooks
 from llama_agent.loop.state import RunResult, RunState, StopReason
+from llama_agent.model.retry import RetryPolicy
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.execution import Batch, Execution
 
@@ -47,6 +48,7 @@ class RunSettings:
     :param raise_on_failure: Whether a tool's failure raises.
     :param approval: Who is asked before a tool runs.
     :param deps: The caller's object, for tools that ask for the run's context.
+    :param retry: The agent's own policy, in place of the generator's.
     """
 
     generator: ChatGenerator
@@ -59,6 +61,7 @@ class RunSettings:
     raise_on_failure: bool = False
     approval: Approval | None = None
     deps: object = None
+    retry: RetryPolicy | None = None
 
 
 @dataclass
@@ -175,6 +178,8 @@ class Performer:
             inputs["streaming_callback"] = self.settings.streaming_callback
         if self.settings.generation_kwargs is not None:
             inputs["generation_kwargs"] = self.settings.generation_kwargs
+        if self.settings.retry is not None:
+            inputs["retry"] = self.settings.retry
         return inputs
 
     def _batch(self, effect: CallTools) -> Batch:

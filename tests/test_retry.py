@@ -30,7 +30,14 @@ Maker = Callable[..., MetaLlamaChatGenerator]
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The policy as it is, but for smaller defaults of its public fields."""
-    defaults = {"max_retries": 5, "initial_wait": 0.002, "max_wait": 0.01, "max_retry_after": 300.0}
+    defaults = {
+        "max_retries": 5,
+        "initial_wait": 0.002,
+        "max_wait": 0.01,
+        "max_retry_after": 300.0,
+        "deadline": None,
+        "attempt_timeout": None,
+    }
     assert list(RetryPolicy.__dataclass_fields__) == list(defaults)
     monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", tuple(defaults.values()))
 
@@ -176,12 +183,11 @@ def test_an_error_in_200_that_says_429_is_tried_again(make: Maker, endpoint: End
 @pytest.mark.parametrize(
     "answer",
     [
-        Status(200, "<html>Welcome to nginx!</html>"),
         Status(200, {"error": "model 'x' not found"}),
         Status(200, {"error": {"message": "no credits", "code": 402}}),
         Status(200, {"error": {"message": "no such model", "code": "model_not_found"}}),
     ],
-    ids=["page", "words", "402", "named"],
+    ids=["words", "402", "named"],
 )
 def test_an_answer_that_is_no_listed_fault_is_not_tried_again(
     make: Maker, endpoint: Endpoint, answer: Status

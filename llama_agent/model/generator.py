@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import os
 import re
-from collections.abc import Callable
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Literal, TypeVar, cast, get_args
 
@@ -40,6 +43,7 @@ from llama_agent.errors import ConfigurationError
 from llama_agent.events import TextDelta, emit
 from llama_agent.model.clients import Clients
 from llama_agent.model.endpoints import PUBLISHED_BASE_URL, PUBLISHED_KEY_VARIABLE, PUBLISHED_MODEL, ToolMode
+from llama_agent.model.faults import too_slow
 from llama_agent.model.modes import Ask, Fetch, ModeFlow, ModelCall, constrained, native
 from llama_agent.model.published_package import warn_if_installed
 from llama_agent.model.replies import ChunkMaker, message_of
@@ -97,6 +101,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         tools_strict: bool = False,
         http_client_kwargs: dict[str, Any] | None = None,
         tool_mode: ToolMode | None = None,
+        retry: RetryPolicy | None = None,
     ) -> None:
         """
         Store the settings; nothing is read from the environment or opened before `warm_up`.
@@ -121,6 +126,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         :param tool_mode: How tool calls come about: `native` (the server's own) or `constrained` (replies
             held to a schema, for servers whose tool calling is missing or unreliable). Default: what suits
             the endpoint.
+        :param retry: When a failed request is sent again. It wins over `max_retries`.
         :raises ConfigurationError: Two tools have one name, or `max_retries` is negative.
         """
         if max_retries is not None and max_retries < 0:
@@ -143,6 +149,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             http_client_kwargs=http_client_kwargs,
         )
         self.tool_mode: ToolMode | None = tool_mode
+        self.retry = retry
         self._clients = Clients(api_base_url, model, api_key, timeout, http_client_kwargs)
         self._transport = Transport(MessageEncoder())
 
@@ -181,6 +188,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         *,
         tools: ToolsType | None = None,
         tools_strict: bool | None = None,
+        retry: RetryPolicy | None = None,
     ) -> dict[str, list[ChatMessage]]:
         """
         Ask the model.
@@ -194,6 +202,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             `openai` client.
         :param tools: Tools for this call, in place of the constructor's.
         :param tools_strict: For this call, in place of the constructor's.
+        :param retry: For this call, in place of the constructor's. An `Agent` gives its own here.
         :returns: `replies`: one assistant message per choice. Its `meta` holds `model`, `finish_reason` and
             `usage`.
         :raises EndpointError: The server failed, retries included, or its answer is no reply.
@@ -205,11 +214,11 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             self.streaming_callback, streaming_callback, requires_async=False
         )
         self.client = client = self._clients.sync_client()
+        policy = self._retry_policy(retry)
         model = self._clients.known_model
         if model is None:
-            model = self._clients.choose_model(
-                self._retried(lambda: self._transport.send_json(client, LIST_MODELS))
-            )
+            listed = self._retried(policy, lambda: self._transport.send_json(client, LIST_MODELS))
+            model = self._clients.choose_model(listed)
         call = self._model_call(messages, callback is not None, generation_kwargs, tools, tools_strict, model)
         flow, outcome = self._flow(call), None
         while True:
@@ -218,7 +227,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             except StopIteration as end:
                 return _as_output(end.value)
             maker = ChunkMaker(ComponentInfo.from_component(self))
-            outcome = self._retried(partial(self._perform, client, effect, callback, maker))
+            outcome = self._retried(policy, partial(self._perform, client, effect, callback, maker, policy))
 
     @component.output_types(replies=list[ChatMessage])
     async def run_async(
@@ -229,6 +238,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         *,
         tools: ToolsType | None = None,
         tools_strict: bool | None = None,
+        retry: RetryPolicy | None = None,
     ) -> dict[str, list[ChatMessage]]:
         """
         Ask the model, on the running event loop.
@@ -238,6 +248,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         :param generation_kwargs: As in `run`.
         :param tools: As in `run`.
         :param tools_strict: As in `run`.
+        :param retry: As in `run`.
         :returns: As `run`.
         :raises EndpointError: As `run`.
         :raises ConfigurationError: As `run`.
@@ -246,7 +257,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             return {"replies": []}
         callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=True)
         self.async_client = client = await self._clients.async_client()
-        policy = self._retry_policy()
+        policy = self._retry_policy(retry)
         model = self._clients.known_model
         if model is None:
             async for attempt in policy.retrying_async():
@@ -265,7 +276,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             maker = ChunkMaker(ComponentInfo.from_component(self))
             async for attempt in policy.retrying_async():
                 with attempt:
-                    outcome = await self._perform_async(client, effect, callback, maker)
+                    async with _attempt(policy):
+                        outcome = await self._perform_async(client, effect, callback, maker)
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -293,6 +305,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             tools_strict=self.tools_strict,
             http_client_kwargs=_without_secrets("http_client_kwargs", self.http_client_kwargs),
             tool_mode=self.tool_mode,
+            retry=asdict(self.retry) if self.retry else None,
         )
 
     @classmethod
@@ -308,6 +321,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         deserialize_tools_or_toolset_inplace(settings, key="tools")
         if (callback := settings.get("streaming_callback")) is not None:
             settings["streaming_callback"] = deserialize_callable(callback)
+        if (retry := settings.get("retry")) is not None:
+            settings["retry"] = RetryPolicy(**retry)
         return cast("MetaLlamaChatGenerator", default_from_dict(cls, data))
 
     def _flow(self, call: ModelCall) -> ModeFlow:
@@ -361,8 +376,16 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         return replace(effect, request=replace(effect.request, options=options)) if options else effect
 
     def _perform(
-        self, client: OpenAI, effect: Ask | Fetch, callback: StreamingCallbackT | None, maker: ChunkMaker
+        self,
+        client: OpenAI,
+        effect: Ask | Fetch,
+        callback: StreamingCallbackT | None,
+        maker: ChunkMaker,
+        policy: RetryPolicy,
     ) -> list[Reply] | Json:
+        if policy.attempt_timeout is not None:
+            until = time.monotonic() + policy.attempt_timeout
+            effect = replace(effect, request=replace(effect.request, until=until))
         if isinstance(effect, Fetch):
             return self._transport.send_json(client, effect.request)
         if not effect.request.stream:
@@ -400,10 +423,12 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
                         await answer
         return [assembler.finish()]
 
-    def _retried(self, send: Callable[[], T]) -> T:
-        return self._retry_policy().retrying()(send)
+    def _retried(self, policy: RetryPolicy, send: Callable[[], T]) -> T:
+        return policy.retrying()(send)
 
-    def _retry_policy(self) -> RetryPolicy:
+    def _retry_policy(self, given: RetryPolicy | None) -> RetryPolicy:
+        if (policy := given or self.retry) is not None:
+            return policy
         if self.max_retries is not None:
             return RetryPolicy(max_retries=self.max_retries)
         text = os.environ.get("OPENAI_MAX_RETRIES", "")
@@ -412,6 +437,19 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         if not text.isdecimal():
             raise ConfigurationError(f"OPENAI_MAX_RETRIES must be a whole number, not {text!r}")
         return RetryPolicy(max_retries=int(text))
+
+
+@asynccontextmanager
+async def _attempt(policy: RetryPolicy) -> AsyncGenerator[None]:
+    """One attempt, cut off when it takes longer than the policy allows."""
+    limit = asyncio.timeout(policy.attempt_timeout)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise too_slow() from None
 
 
 def _as_output(replies: list[Reply]) -> dict[str, list[ChatMessage]]:

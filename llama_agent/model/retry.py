@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import math
 import random
+import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import cast
 
 import tenacity
+from tenacity.stop import StopBaseT
 
-from llama_agent.errors import EndpointError
+from llama_agent.errors import ConfigurationError, EndpointError
 from llama_agent.events import RetryScheduled, emit
 
 RETRYABLE_STATUS = frozenset({408, 409, 429})
 """
 Client-error statuses that may pass by themselves; every 5xx is one too, except those of `REQUEST_FAULTS`.
 """
+
+_RESET, _REMAINING = "x-ratelimit-reset-", "x-ratelimit-remaining-"
+_NUMBER = r"(\d{1,9}(?:\.\d{0,9})?)"
+_DURATION = re.compile(rf"(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m(?!s))?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?")
+_LASTING = re.compile(
+    r"not.?found|no such|does.?n.?t exist|invalid|unauthori[sz]ed|forbidden|unsupported|not supported|quota"
+    r"|credit|billing|api.?key",
+    re.IGNORECASE,
+)
+# A number of seconds that large is no wait, but a time.
+_SECONDS_SINCE_1970 = 1e9
+_MILLISECONDS_SINCE_1970 = 1e12
+
+TOO_LARGE = "request too large"
+"""Groq's status 429 for a request beyond the whole limit of a minute: waiting never helps."""
 
 REQUEST_FAULTS = ("failed to parse tool call arguments", "jinja", "raise_exception", "tools param")
 """Texts of llama.cpp's status 500 that blame the request: waiting never helps (ggml-org/llama.cpp#25510)."""
@@ -31,13 +50,33 @@ class RetryPolicy:
     :param max_retries: Further attempts after the first: n retries are n+1 attempts.
     :param initial_wait: Upper bound of the first wait, in seconds; it doubles with each attempt.
     :param max_wait: Upper bound of any wait of ours, in seconds. A server's Retry-After may be longer.
-    :param max_retry_after: Longest Retry-After that is waited for, in seconds; a longer one ends the retries.
+    :param max_retry_after: Longest wait that a server may ask for, in seconds; a longer one ends the retries.
+    :param deadline: Seconds for all attempts of one model request and the waits between; no wait is begun
+        that would end after it. None for no bound.
+    :param attempt_timeout: Seconds that one attempt may take as a whole, however steadily it sends; looked at
+        whenever bytes arrive. None for no bound.
+    :raises ConfigurationError: A number is out of range.
     """
 
     max_retries: int = 5
     initial_wait: float = 0.5
     max_wait: float = 20.0
     max_retry_after: float = 300.0
+    deadline: float | None = None
+    attempt_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.max_retries) is not int or self.max_retries < 0:
+            raise ConfigurationError(
+                f"max_retries must be a whole number of 0 or more, not {self.max_retries!r}"
+            )
+        for name in ("initial_wait", "max_wait", "max_retry_after", "deadline", "attempt_timeout"):
+            seconds = getattr(self, name)
+            bound_wanted = name in ("deadline", "attempt_timeout")
+            if seconds is None and bound_wanted:
+                continue
+            if not isinstance(seconds, int | float) or not seconds >= 0 or (bound_wanted and not seconds):
+                raise ConfigurationError(f"{name} must be a number of seconds, not {seconds!r}")
 
     def wait_before(self, attempt: int, error: EndpointError) -> float:
         """
@@ -70,7 +109,7 @@ class RetryPolicy:
         :returns: Iterate over it; each attempt is a context manager.
         """
         return tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self.max_retries + 1),
+            stop=self._stop(),
             wait=self._wait,
             retry=tenacity.retry_if_exception(self.should_retry),
             before_sleep=_tell,
@@ -84,12 +123,16 @@ class RetryPolicy:
         :returns: Iterate over it with `async for`; each attempt is a context manager.
         """
         return tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(self.max_retries + 1),
+            stop=self._stop(),
             wait=self._wait,
             retry=tenacity.retry_if_exception(self.should_retry),
             before_sleep=_tell,
             reraise=True,
         )
+
+    def _stop(self) -> StopBaseT:
+        attempts = tenacity.stop_after_attempt(self.max_retries + 1)
+        return attempts if self.deadline is None else attempts | tenacity.stop_before_delay(self.deadline)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         return self.wait_before(state.attempt_number, _error_of(state))
@@ -116,17 +159,86 @@ def retry_after_seconds(value: str | None) -> float | None:
     return max(0.0, ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds())
 
 
+def wait_asked_for(headers: Mapping[str, str]) -> float | None:
+    """
+    How long a server asks to be left alone.
+
+    :param headers: Of its response, names in any case: `Retry-After`, `retry-after-ms` (OpenAI), else the
+        `x-ratelimit-reset-*` of what is used up.
+    :returns: Seconds from now; None when it doesn't say.
+    """
+    given = {name.lower(): value for name, value in headers.items()}
+    if (wait := _milliseconds(given.get("retry-after-ms"))) is not None:
+        return wait
+    if (wait := retry_after_seconds(given.get("retry-after"))) is not None:
+        return wait
+    resets = {
+        name.removeprefix(_RESET): wait
+        for name, value in given.items()
+        if name.startswith(_RESET) and (wait := reset_seconds(value)) is not None
+    }
+    used_up = [wait for kind, wait in resets.items() if given.get(_REMAINING + kind, "").strip() == "0"]
+    return max(used_up) if used_up else min(resets.values(), default=None)
+
+
+def reset_seconds(value: str) -> float | None:
+    """
+    Read an `x-ratelimit-reset-*` header, in the forms that servers write.
+
+    :param value: `1.5s`, `6m0s`, `120ms`, `1h2m3s` (OpenAI, Groq), seconds, seconds since 1970 in seconds or
+        milliseconds (OpenRouter), or an ISO 8601 time.
+    :returns: Seconds from now, at least 0; None when it is none of these.
+    """
+    text = value.strip().lower()
+    if (match := _DURATION.fullmatch(text)) and text:
+        days, hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
+        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds + milliseconds / 1000
+    try:
+        number = float(text)
+    except ValueError:
+        try:
+            when = datetime.fromisoformat(value.strip())
+        except ValueError:
+            return None
+        number = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    if not math.isfinite(number):
+        return None
+    if number > _MILLISECONDS_SINCE_1970:
+        number /= 1000
+    return max(0.0, number - time.time() if number > _SECONDS_SINCE_1970 else number)
+
+
+def _milliseconds(value: str | None) -> float | None:
+    try:
+        wait = float(value or "") / 1000
+    except ValueError:
+        return None
+    return wait if math.isfinite(wait) and wait >= 0 else None
+
+
+def blames_the_request(text: str) -> bool:
+    """
+    Whether an error that came without a status says that the request itself can't work.
+
+    :param text: What the server said, codes and all.
+    :returns: True for a model that isn't there, a key that isn't known, credit that is used up, and the like.
+    """
+    return bool(_LASTING.search(text))
+
+
 def is_retryable(status: int, body: str) -> bool:
     """
     Whether an HTTP error may pass by itself.
 
     :param status: HTTP status.
     :param body: The response's body.
-    :returns: True for 408, 409, 429 and 5xx, unless the body blames the request.
+    :returns: True for 408, 409, 429 and 5xx, unless the body blames the request or its size.
     """
     if status >= 500:
         lowered = body.lower()
         return not any(fault in lowered for fault in REQUEST_FAULTS)
+    if status == 429 and TOO_LARGE in body.lower():
+        return False
     return status in RETRYABLE_STATUS
 
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 import jiter
 
 from llama_agent.errors import EndpointError
-from llama_agent.model.retry import is_retryable
+from llama_agent.model.retry import blames_the_request, is_retryable
 from llama_agent.redaction import redact
 
 _DONE = b"[DONE]"
@@ -306,7 +306,7 @@ def parse_completion(body: Json) -> list[Reply]:
     raise_error_in_body(body)
     choices = [_object(item) for item in _list(body.get("choices"))]
     if not choices:
-        raise EndpointError("the server's answer has no choices", body=str(body))
+        raise EndpointError("the server's answer has no choices", body=str(body), retryable=True)
     return [_reply_of(body, choice, position) for position, choice in enumerate(choices)]
 
 
@@ -316,15 +316,21 @@ def parse_object(payload: bytes) -> Json:
 
     :param payload: UTF-8 text.
     :returns: The object.
-    :raises EndpointError: It is something else.
+    :raises EndpointError: It is something else: cut, empty, a proxy's page. That may pass.
     """
     try:
         value = jiter.from_json(payload, partial_mode=False)
     except ValueError as error:
         shown = redact(payload.decode(errors="replace"), limit=200)
-        raise EndpointError(f"the server's answer is not JSON ({error}): {shown!r}") from None
+        text = f"the server's answer is not JSON ({error}): {shown!r}"
+        if not payload.strip():
+            text = "the server's answer is empty"
+        elif payload.lstrip()[:1] == b"<":
+            text = f"the server's answer is a page. Is the base URL complete (/v1)? It begins: {shown!r}"
+        raise EndpointError(text, retryable=True) from None
     if not isinstance(value, dict):
-        raise EndpointError(f"the server's answer is not a JSON object: {redact(str(payload), limit=200)}")
+        shown = redact(payload.decode(errors="replace"), limit=200)
+        raise EndpointError(f"the server's answer is not a JSON object: {shown}", retryable=True)
     return cast("Json", value)
 
 
@@ -347,7 +353,10 @@ def raise_error_in_body(body: Json) -> None:
         f"the server answered with an error: {said}",
         status=status,
         body=str(body),
-        retryable=status is not None and is_retryable(status, said),
+        # Without a status it is like a 500: it may pass, unless it blames the request.
+        retryable=is_retryable(500, said) and not blames_the_request(f"{code} {said}")
+        if status is None
+        else is_retryable(status, said),
     )
 
 

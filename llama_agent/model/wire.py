@@ -18,18 +18,16 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
-    Generator,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import aclosing, closing, contextmanager
+from contextlib import aclosing, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FunctionType
-from typing import Any, Literal, Self, cast
-from urllib.parse import urljoin, urlsplit
+from typing import Any, Literal, cast
 
 import httpx2
 import openai
@@ -49,24 +47,25 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from llama_agent.arguments import MALFORMED
-from llama_agent.errors import ConfigurationError, EndpointError, RetiredEndpointError
-from llama_agent.model.endpoints import is_retired_host, retired_text
-from llama_agent.model.retry import is_retryable, retry_after_seconds
+from llama_agent.errors import ConfigurationError
+from llama_agent.model.faults import (
+    MAX_REDIRECTS,
+    in_time,
+    redirectable,
+    saying_retired,
+    too_many_redirects,
+    translated,
+)
 from llama_agent.model.streams import (
     Delta,
     EventDecoder,
     Json,
     Reply,
     ReplyAssembler,
-    error_text,
     parse_completion,
     parse_object,
 )
-from llama_agent.redaction import redact
 
-_MAX_REDIRECTS = 5
-_SAID_SHOWN = 1000
-_REDIRECTS = frozenset({301, 302, 307, 308})
 _BODY_FIELDS = CompletionCreateParamsBase.__required_keys__ | CompletionCreateParamsBase.__optional_keys__
 _CREATE_OPTIONS = {"headers": "extra_headers", "params": "extra_query", "timeout": "timeout"}
 _JSON = {"Content-Type": "application/json"}
@@ -85,6 +84,7 @@ class WireRequest:
     :param path: Path below the base URL, or, with two slashes, at the server's root (`//completion`).
     :param method: `GET` sends no body.
     :param options: The client's own settings of one request: `headers`, `params`, `timeout` (seconds).
+    :param until: When the attempt has to be over, on `time.monotonic`'s clock; looked at when bytes arrive.
     """
 
     fields: Mapping[str, Any]
@@ -93,6 +93,7 @@ class WireRequest:
     path: str = "/chat/completions"
     method: Literal["POST", "GET"] = "POST"
     options: RequestOptions = field(default_factory=RequestOptions)
+    until: float | None = None
 
 
 LIST_MODELS = WireRequest({}, None, path="/models", method="GET")
@@ -218,10 +219,10 @@ class Transport:
                 return
             with closing(self._open(client, request)) as response:
                 if not _is_event_stream(response):
-                    yield assembler.take_whole(response.read())
+                    yield assembler.take_whole(b"".join(in_time(response.iter_bytes(), request.until)))
                     return
                 decoder = EventDecoder()
-                for piece in response.iter_bytes():
+                for piece in in_time(response.iter_bytes(), request.until):
                     yield from _deltas(decoder.feed(piece), assembler)
                     if assembler.done:
                         return
@@ -257,20 +258,23 @@ class Transport:
     def _send_json(self, client: OpenAI, request: WireRequest) -> Json:
         url = _url_of(client, request.path)
         body = self.body(request) if request.method == "POST" else None
-        for _ in range(_MAX_REDIRECTS):
+        for _ in range(MAX_REDIRECTS):
             with redirectable(client) as redirect:
                 if body is None:
                     return parse_object(client.get(url, cast_to=httpx2.Response).content)
+                if request.until is not None:
+                    with closing(self._open(client, request)) as opened:
+                        return parse_object(b"".join(in_time(opened.iter_bytes(), request.until)))
                 return parse_object(
                     client.post(url, content=body, cast_to=httpx2.Response, options=_options(request)).content
                 )
             url = redirect.target
-        raise _too_many_redirects(url)
+        raise too_many_redirects(url)
 
     async def _send_json_async(self, client: AsyncOpenAI, request: WireRequest) -> Json:
         url = _url_of(client, request.path)
         body = self.body(request) if request.method == "POST" else None
-        for _ in range(_MAX_REDIRECTS):
+        for _ in range(MAX_REDIRECTS):
             with redirectable(client) as redirect:
                 if body is None:
                     return parse_object((await client.get(url, cast_to=httpx2.Response)).content)
@@ -279,11 +283,11 @@ class Transport:
                 )
                 return parse_object(response.content)
             url = redirect.target
-        raise _too_many_redirects(url)
+        raise too_many_redirects(url)
 
     def _open(self, client: OpenAI, request: WireRequest) -> httpx2.Response:
         url, body = _url_of(client, request.path), self.body(request)
-        for _ in range(_MAX_REDIRECTS):
+        for _ in range(MAX_REDIRECTS):
             with redirectable(client) as redirect:
                 stream = client.post(
                     url,
@@ -295,11 +299,11 @@ class Transport:
                 )
                 return stream.response
             url = redirect.target
-        raise _too_many_redirects(url)
+        raise too_many_redirects(url)
 
     async def _open_async(self, client: AsyncOpenAI, request: WireRequest) -> httpx2.Response:
         url, body = _url_of(client, request.path), self.body(request)
-        for _ in range(_MAX_REDIRECTS):
+        for _ in range(MAX_REDIRECTS):
             with redirectable(client) as redirect:
                 stream = await client.post(
                     url,
@@ -311,7 +315,7 @@ class Transport:
                 )
                 return stream.response
             url = redirect.target
-        raise _too_many_redirects(url)
+        raise too_many_redirects(url)
 
     def _typed(self, request: WireRequest) -> dict[str, Any]:
         """Keyword arguments for `create`: what it doesn't know goes into `extra_body`."""
@@ -322,61 +326,6 @@ class Transport:
         unknown = {name: fields.pop(name) for name in list(fields) if name not in _BODY_FIELDS}
         options = {_CREATE_OPTIONS[name]: value for name, value in request.options.items()}
         return {"messages": messages, **fields, **options, **({"extra_body": unknown} if unknown else {})}
-
-
-class translated:
-    """Turns the `openai` client's exceptions into ours."""
-
-    def __init__(self, client: OpenAI | AsyncOpenAI) -> None:
-        self._base_url = str(client.base_url)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        # `from None`: a traceback would print the client's exceptions, and those hold headers and bodies.
-        if isinstance(error, openai.APIStatusError):
-            raise _status_error(error, self._base_url) from None
-        if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
-            message = f"{self._base_url} did not answer in time. Raise timeout= if the model is just slow."
-            raise EndpointError(message, retryable=True) from None
-        if isinstance(error, openai.APIConnectionError | httpx2.TransportError):
-            message = f"{self._base_url} can't be reached ({_root_of(error)}). Is the server running?"
-            raise EndpointError(message, retryable=True) from None
-        if isinstance(error, openai.OpenAIError):
-            raise EndpointError(f"the openai client refused the request: {error}") from None
-
-
-class redirectable(translated):
-    """As `translated`; but a redirect within the origin ends the block quietly, its target in `target`."""
-
-    target = ""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if isinstance(error, openai.APIStatusError) and error.status_code in _REDIRECTS:
-            self.target = _same_origin_target(error) or ""
-            if self.target:
-                return True
-        super().__exit__(kind, error, trace)
-        return False
-
-
-@contextmanager
-def saying_retired(client: OpenAI | AsyncOpenAI) -> Generator[None]:
-    """
-    Say of any failure on Meta's retired host that it was retired.
-
-    :param client: Its base URL tells the host.
-    :returns: A context manager.
-    """
-    try:
-        yield
-    except EndpointError as error:
-        if not is_retired_host(str(client.base_url)):
-            raise
-        raise RetiredEndpointError(
-            f"{error} {retired_text()}", status=error.status, body=error.body
-        ) from None
 
 
 def wire_message(message: ChatMessage) -> Json:
@@ -425,61 +374,10 @@ def replayed_arguments(call: ToolCall) -> Json:
     return {} if MALFORMED in (call.extra or {}) else call.arguments
 
 
-def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
-    response, status = error.response, error.status_code
-    body = response.text
-    if 300 <= status < 400:
-        target = urljoin(str(error.request.url), response.headers.get("location", ""))
-        said = f"{base_url} redirects to {target}; the conversation was not sent there. "
-        return EndpointError(
-            f"{said}If that is where it should go, make it the api_base_url.", status=status, body=body
-        )
-    said = _said_in(error) or redact(body.strip(), limit=300) or response.reason_phrase
-    cures = {
-        401: " Check the key: api_key=, LLAMA_AGENT_API_KEY or the preset's own variable.",
-        404: " Is the base URL complete? Most servers want it to end in /v1. Is the model's name right?",
-    }
-    return EndpointError(
-        f"{base_url} answered {status}: {redact(said, limit=_SAID_SHOWN)}{cures.get(status, '')}",
-        status=status,
-        body=body,
-        retryable=is_retryable(status, body),
-        retry_after=retry_after_seconds(response.headers.get("retry-after")),
-    )
-
-
-def _said_in(error: openai.APIStatusError) -> str | None:
-    try:
-        return error_text(parse_object(error.response.content))
-    except EndpointError:
-        return None
-
-
-def _root_of(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error) or type(error).__name__
-
-
-def _same_origin_target(error: openai.APIStatusError) -> str | None:
-    source, location = str(error.request.url), error.response.headers.get("location", "")
-    target = urljoin(source, location)
-    return target if location and _origin(target) == _origin(source) else None
-
-
 def _is_event_stream(response: httpx2.Response) -> bool:
     """Whether the answer is a stream, and not an error or a whole reply as JSON, or a page."""
     kind = response.headers.get("content-type", "").lower()
     return "json" not in kind and "html" not in kind
-
-
-def _too_many_redirects(url: str) -> EndpointError:
-    return EndpointError(f"more than {_MAX_REDIRECTS} redirects, the last to {url}")
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _options(request: WireRequest) -> RequestOptions:

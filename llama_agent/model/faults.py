@@ -1,0 +1,197 @@
+"""
+What goes wrong between us and a server → an `EndpointError` that shows what the server said, says what to do,
+and knows whether another attempt makes sense.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Self
+from urllib.parse import urljoin, urlsplit
+
+import httpx2
+import openai
+from openai import AsyncOpenAI, OpenAI
+
+from llama_agent.errors import EndpointError, RetiredEndpointError
+from llama_agent.model.endpoints import is_retired_host, retired_text
+from llama_agent.model.retry import is_retryable, wait_asked_for
+from llama_agent.model.streams import error_text, parse_object
+from llama_agent.redaction import redact
+
+_SAID_SHOWN = 1000
+MAX_REDIRECTS = 5
+"""Redirects that are followed within a server's origin."""
+_REDIRECTS = frozenset({301, 302, 307, 308})
+_PASSING_TLS_FAULTS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+"""The other side went away while TLS was set up: that may pass, unlike a certificate that doesn't suit."""
+
+
+class translated:
+    """Turns the `openai` client's exceptions into ours."""
+
+    def __init__(self, client: OpenAI | AsyncOpenAI) -> None:
+        self._base_url = str(client.base_url)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # `from None`: a traceback would print the client's exceptions, and those hold headers and bodies.
+        if isinstance(error, openai.APIStatusError):
+            raise _status_error(error, self._base_url) from None
+        if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
+            raise EndpointError(_timeout_text(self._base_url, error), retryable=True) from None
+        if isinstance(error, openai.APIConnectionError | httpx2.TransportError):
+            raise _connection_error(self._base_url, error) from None
+        if isinstance(error, openai.OpenAIError):
+            raise EndpointError(f"the openai client refused the request: {error}") from None
+
+
+class redirectable(translated):
+    """As `translated`; but a redirect within the origin ends the block quietly, its target in `target`."""
+
+    target = ""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if isinstance(error, openai.APIStatusError) and error.status_code in _REDIRECTS:
+            self.target = _same_origin_target(error) or ""
+            if self.target:
+                return True
+        super().__exit__(kind, error, trace)
+        return False
+
+
+@contextmanager
+def saying_retired(client: OpenAI | AsyncOpenAI) -> Generator[None]:
+    """
+    Say of any failure on Meta's retired host that it was retired.
+
+    :param client: Its base URL tells the host.
+    :returns: A context manager.
+    """
+    try:
+        yield
+    except EndpointError as error:
+        if not is_retired_host(str(client.base_url)):
+            raise
+        raise RetiredEndpointError(
+            f"{error} {retired_text()}", status=error.status, body=error.body
+        ) from None
+
+
+def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
+    response, status = error.response, error.status_code
+    body = response.text
+    if 300 <= status < 400:
+        target = urljoin(str(error.request.url), response.headers.get("location", ""))
+        said = f"{base_url} redirects to {target}; the conversation was not sent there. "
+        return EndpointError(
+            f"{said}If that is where it should go, make it the api_base_url.", status=status, body=body
+        )
+    said = _said_in(error) or redact(body.strip(), limit=300) or response.reason_phrase
+    cures = {
+        401: " Check the key: api_key=, LLAMA_AGENT_API_KEY or the preset's own variable.",
+        404: " Is the base URL complete? Most servers want it to end in /v1. Is the model's name right?",
+    }
+    return EndpointError(
+        f"{base_url} answered {status}: {redact(said, limit=_SAID_SHOWN)}{cures.get(status, '')}",
+        status=status,
+        body=body,
+        retryable=is_retryable(status, body),
+        retry_after=wait_asked_for(response.headers),
+    )
+
+
+def _said_in(error: openai.APIStatusError) -> str | None:
+    try:
+        return error_text(parse_object(error.response.content))
+    except EndpointError:
+        return None
+
+
+def _timeout_text(base_url: str, error: BaseException) -> str:
+    if any(isinstance(cause, httpx2.ConnectTimeout) for cause in _causes(error)):
+        return f"{base_url} did not accept a connection in time. Is it running, and the address right?"
+    return f"{base_url} did not answer in time. Raise timeout= if the model is just slow."
+
+
+def _connection_error(base_url: str, error: BaseException) -> EndpointError:
+    causes = list(_causes(error))
+    said = str(causes[-1]) or type(causes[-1]).__name__
+    tls = [cause for cause in causes if isinstance(cause, ssl.SSLError)]
+    if tls and not isinstance(tls[-1], _PASSING_TLS_FAULTS):
+        return EndpointError(
+            f"{base_url}: no secure connection can be made ({tls[-1]}). Is it https, and is its certificate "
+            "known here? http_client_kwargs={'verify': ...} takes an ssl.SSLContext with your authorities.",
+            retryable=False,
+        )
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        host = urlsplit(base_url).hostname
+        return EndpointError(
+            f"{base_url} can't be reached: the name '{host}' isn't known ({said}). Is it spelt right, and is "
+            "there a network?",
+            retryable=True,
+        )
+    return EndpointError(f"{base_url} can't be reached ({said}). Is the server running?", retryable=True)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what led to it, the root last."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _same_origin_target(error: openai.APIStatusError) -> str | None:
+    source, location = str(error.request.url), error.response.headers.get("location", "")
+    target = urljoin(source, location)
+    return target if location and _origin(target) == _origin(source) else None
+
+
+def too_many_redirects(url: str) -> EndpointError:
+    """
+    The error for a server that redirects without end.
+
+    :param url: The last target.
+    :returns: The error.
+    """
+    return EndpointError(f"more than {MAX_REDIRECTS} redirects, the last to {url}")
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def in_time(pieces: Iterable[bytes], until: float | None) -> Iterator[bytes]:
+    """
+    Bytes as they arrive, up to a time.
+
+    :param pieces: What a response gives.
+    :param until: The time on `time.monotonic`'s clock; None for no bound.
+    :returns: The pieces.
+    :raises EndpointError: The time is over, and the server still sends.
+    """
+    for piece in pieces:
+        if until is not None and time.monotonic() > until:
+            raise too_slow()
+        yield piece
+
+
+def too_slow() -> EndpointError:
+    """
+    The error for an attempt that took too long as a whole.
+
+    :returns: The error.
+    """
+    return EndpointError(
+        "the server still answers, but the attempt took longer than attempt_timeout allows", retryable=True
+    )
