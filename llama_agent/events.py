@@ -68,6 +68,24 @@ class TextDelta(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReasoningDelta(Event):
+    """A piece of streamed thinking, which isn't part of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSuperseded(Event):
+    """
+    A stream broke, and the reply is asked for again: what came of it no longer counts.
+
+    :param characters: How many of text, at the end of what the `TextDelta`s gave.
+    """
+
+    characters: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelReplied(Event):
     """
     The model answered.
@@ -157,6 +175,8 @@ class RunFinished(Event):
     steps: int
 
 
+_DELTAS = (TextDelta, ReasoningDelta)
+
 OnEvent: TypeAlias = Callable[[Event], object]
 """Called with each event, one at a time, in the order they happen; maybe from a tool's thread."""
 
@@ -180,16 +200,17 @@ class EventSink:
         """
         Record an event.
 
-        Text deltas go to the listener only: the text itself is in the reply's event.
+        Deltas go to the listener only: the text itself is in the reply's event.
 
         :param kind: The event's class.
         :param fields: Its fields beside run id, step and time.
         """
-        if kind is TextDelta and self._on_event is None:
+        is_delta = any(kind is delta for delta in _DELTAS)
+        if is_delta and self._on_event is None:
             return
         event = kind(run_id=self.run_id, step=self.step, time=time.time(), **fields)
         with self._lock:
-            if kind is not TextDelta:
+            if not is_delta:
                 self.events.append(event)
             if self._on_event is not None:
                 try:

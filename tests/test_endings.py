@@ -266,8 +266,10 @@ def test_a_timeout_of_asyncio_carries_the_result_as_its_cause(endpoint: Endpoint
 def test_wait_for_carries_the_result_as_its_cause(endpoint: Endpoint) -> None:
     async def main() -> TimeoutError:
         async with agent_on(endpoint, add) as agent:
+            run = asyncio.create_task(agent.run_async("go"))
+            await arrived(endpoint, 1)
             with pytest.raises(TimeoutError) as caught:
-                await asyncio.wait_for(agent.run_async("go"), 0.2)
+                await asyncio.wait_for(run, 0.01)
             return caught.value
 
     endpoint.script(SLOW)

@@ -16,11 +16,16 @@ from llama_agent import (
     Agent,
     ConfigurationError,
     EndpointError,
+    Event,
     MetaLlamaChatGenerator,
+    ReasoningDelta,
     RetryPolicy,
     RetryScheduled,
     RunResult,
+    TextDelta,
+    TextSuperseded,
 )
+from llama_agent.events import EventSink, collecting
 from tests.conftest import Maker
 from tests.endpoint import Always, Drop, Endpoint, Item, Raw, Reply, Status
 
@@ -119,6 +124,30 @@ def test_a_stream_that_breaks_is_asked_for_again_and_nothing_is_shown_twice(
     assert ask(make(retry=QUICK), way, shown).text == "five"
     assert len(endpoint.requests) == 2
     assert shown.text == "five"
+
+
+@pytest.mark.parametrize("make_callback", [lambda: None, Shown], ids=["no callback", "callback"])
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_what_a_broken_stream_told_in_events_is_superseded(
+    make: Maker, endpoint: Endpoint, way: str, make_callback: Any
+) -> None:
+    endpoint.script(STREAM_FAULTS["no end"], Reply("five", reasoning="hm, let me see"))
+    told: list[Event] = []
+    generator = make(retry=QUICK, generation_kwargs={"stream": True})
+    with collecting(EventSink("run", told.append)):
+        reply = ask(generator, way, make_callback())
+    text = ""
+    for event in told:
+        if isinstance(event, TextDelta):
+            text += event.text
+        if isinstance(event, TextSuperseded):
+            assert text == "no"
+            text = text[: len(text) - event.characters]
+    assert text == reply.text == "five"
+    assert "".join(e.text for e in told if isinstance(e, ReasoningDelta)) == "hm, let me see"
+    assert reply.meta["reasoning"] == "hm, let me see"
+    kinds = [type(event) for event in told]
+    assert kinds.index(RetryScheduled) < kinds.index(TextSuperseded)
 
 
 @every_way

@@ -10,10 +10,10 @@ import llama_agent
 
 NAMES = """
 Agent Approval ApprovalRequested CancelToken ConfigurationError EndpointError Event FunctionTool
-LlamaAgentError MetaLlamaChatGenerator ModelReplied ModelRequested Refused RetiredEndpointError RetryPolicy
-RetryScheduled RunContext RunFinished RunInterrupted RunResult RunStarted StopReason TextDelta
-ToolDefinitionWarning ToolDenied ToolFailedError ToolFinished ToolHints ToolProgress ToolRetry
-ToolStarted Usage tool
+LlamaAgentError MetaLlamaChatGenerator ModelReplied ModelRequested ReasoningDelta Refused
+RetiredEndpointError RetryPolicy RetryScheduled RunContext RunFinished RunInterrupted RunResult
+RunStarted StopReason TextDelta TextSuperseded ToolDefinitionWarning ToolDenied ToolFailedError
+ToolFinished ToolHints ToolProgress ToolRetry ToolStarted Usage tool
 """.split()
 
 

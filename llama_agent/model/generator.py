@@ -40,7 +40,6 @@ from openai._types import RequestOptions
 from pydantic import BaseModel
 
 from llama_agent.errors import ConfigurationError
-from llama_agent.events import TextDelta, emit
 from llama_agent.model.clients import Clients
 from llama_agent.model.endpoints import PUBLISHED_BASE_URL, PUBLISHED_KEY_VARIABLE, PUBLISHED_MODEL, ToolMode
 from llama_agent.model.faults import too_slow
@@ -391,12 +390,11 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         if not effect.request.stream:
             return self._transport.send(client, effect.request)
         assembler = ReplyAssembler()
-        if callback is not None:
-            for chunk in maker.restart():
+        for chunk in maker.restart():
+            if callback is not None:
                 callback(chunk)
         for delta in self._transport.stream(client, effect.request, assembler):
-            if delta.text:
-                emit(TextDelta, text=delta.text)
+            maker.note(delta)
             if callback is not None:
                 for chunk in maker.chunks(delta, assembler.reply):
                     callback(chunk)
@@ -410,13 +408,11 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         if not effect.request.stream:
             return await self._transport.send_async(client, effect.request)
         assembler = ReplyAssembler()
-        if callback is not None:
-            for chunk in maker.restart():
-                if inspect.isawaitable(answer := callback(chunk)):
-                    await answer
+        for chunk in maker.restart():
+            if callback is not None and inspect.isawaitable(answer := callback(chunk)):
+                await answer
         async for delta in self._transport.stream_async(client, effect.request, assembler):
-            if delta.text:
-                emit(TextDelta, text=delta.text)
+            maker.note(delta)
             if callback is not None:
                 for chunk in maker.chunks(delta, assembler.reply):
                     if inspect.isawaitable(answer := callback(chunk)):

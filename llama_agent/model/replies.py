@@ -11,6 +11,7 @@ from haystack.dataclasses import ChatMessage, ComponentInfo, StreamingChunk, Too
 from haystack.dataclasses.streaming_chunk import FinishReason, ToolCallDelta
 
 from llama_agent.arguments import MALFORMED, read_arguments
+from llama_agent.events import ReasoningDelta, TextDelta, TextSuperseded, emit
 from llama_agent.model.streams import CallText, Delta, Reply
 
 _FINISH_REASONS: dict[str, FinishReason] = {
@@ -70,12 +71,27 @@ class ChunkMaker:
         """
         The reply begins, maybe once more after a broken stream.
 
-        :returns: Nothing at first; later a chunk that says how many characters of text no longer count.
+        :returns: Nothing at first; later a chunk that says how many characters of text no longer count. An
+            event says the same.
         """
         if self._shown:
+            emit(TextSuperseded, characters=self._characters)
             yield StreamingChunk("", meta={"superseded": self._characters}, component_info=self._info)
         self._text_started = self._shown = False
         self._characters = 0
+
+    def note(self, delta: Delta) -> None:
+        """
+        Tell a delta in events, and remember that it was shown.
+
+        :param delta: What an event added.
+        """
+        self._shown = self._shown or bool(delta.text or delta.calls)
+        self._characters += len(delta.text)
+        if delta.reasoning:
+            emit(ReasoningDelta, text=delta.reasoning)
+        if delta.text:
+            emit(TextDelta, text=delta.text)
 
     def chunks(self, delta: Delta, reply: Reply) -> Iterator[StreamingChunk]:
         """
@@ -86,8 +102,6 @@ class ChunkMaker:
         :returns: One chunk per kind of content, and one that ends the reply.
         """
         meta: dict[str, Any] = {"model": reply.model}
-        self._shown = self._shown or bool(delta.text or delta.calls)
-        self._characters += len(delta.text)
         if delta.text:
             start, self._text_started = not self._text_started, True
             yield StreamingChunk(delta.text, meta=meta, component_info=self._info, index=0, start=start)

@@ -326,7 +326,7 @@ def parse_object(payload: bytes) -> Json:
         if not payload.strip():
             text = "the server's answer is empty"
         elif payload.lstrip()[:1] == b"<":
-            text = f"the server's answer is a page. Is the base URL complete (/v1)? It begins: {shown!r}"
+            text = f"the server's answer is a page and no JSON: is the base URL complete (/v1)? {shown!r}"
         raise EndpointError(text, retryable=True) from None
     if not isinstance(value, dict):
         shown = redact(payload.decode(errors="replace"), limit=200)
