@@ -35,7 +35,8 @@ from llama_agent.tool_names import check_tool_names
 from llama_agent.tool_sizes import size_warning
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.execution import Execution
-from llama_agent.tooling.tool import FunctionTool, as_tools, is_function_tool
+from llama_agent.tooling.given_tools import as_tools
+from llama_agent.tooling.tool import FunctionTool, is_function_tool
 
 # What `to_dict` names here may be loaded again: nothing else of this package, and no user's functions.
 allow_deserialization_module(__name__)

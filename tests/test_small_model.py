@@ -7,7 +7,7 @@ import pytest
 
 from llama_agent.model.embedded import EmbeddedServer
 from llama_agent.model.small_model import _chunks, _literal, answer_grammar, span_grammar
-from llama_agent.tooling.tool import as_tools
+from llama_agent.tooling.given_tools import as_tools
 
 ODD: dict[str, str] = {
     "nothing": "",

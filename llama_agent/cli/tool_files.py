@@ -18,8 +18,8 @@ from haystack.tools.toolset import Toolset
 from llama_agent.arguments import nearest
 from llama_agent.errors import ConfigurationError
 from llama_agent.tool_names import check_tool_names
+from llama_agent.tooling.given_tools import as_tools
 from llama_agent.tooling.members import has_members, members_of
-from llama_agent.tooling.tool import as_tools
 
 
 def load_tools(sources: Iterable[str], workspace: Path | None = None) -> list[Tool | Toolset]:

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, TypeVar, cast, get_type_hints
@@ -37,7 +37,15 @@ from llama_agent.tooling.approval import Approval, Refused
 from llama_agent.tooling.results import collected, collected_async, content_of, text_of
 from llama_agent.tooling.run_context import Injection, context_of, injections_of
 from llama_agent.tooling.schema import BoundArguments
-from llama_agent.tooling.threads import TOOL_FAILURES, Captured, LoopThread, captured, end_tasks, in_thread
+from llama_agent.tooling.threads import (
+    TOOL_FAILURES,
+    Captured,
+    LoopThread,
+    captured,
+    end_tasks,
+    in_thread,
+    wait_for_any,
+)
 from llama_agent.tooling.tool import (
     FunctionTool,
     bind,
@@ -201,7 +209,7 @@ class Execution:
             for job in [job for job in waiting if ended.issuperset(job.after)][: batch.limit - len(running)]:
                 waiting.remove(job)
                 running[in_thread(self._perform, batch, job)] = job
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            for future in wait_for_any(running):
                 ended.add(running.pop(future).place)
                 future.result()
             yield

@@ -6,8 +6,8 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ T = TypeVar("T")
 # command-line program's main() must not end a run of hours.
 TOOL_FAILURES = (Exception, SystemExit)
 _CANCEL_SECONDS = 1.0
+_SIGNAL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,20 @@ def in_thread(function: Callable[..., T], *arguments: Any) -> Future[T]:
     return future
 
 
+def wait_for_any(futures: Collection[Future[T]]) -> set[Future[T]]:
+    """
+    Wait until one of several is done, and for Ctrl-C.
+
+    :param futures: At least one.
+    :returns: Those that are done.
+    """
+    while True:
+        # Not without a bound: a signal that comes just before Python goes to sleep is only looked at when it
+        # wakes up, and that could be when the slowest tool ends.
+        if done := wait(futures, timeout=_SIGNAL_SECONDS, return_when=FIRST_COMPLETED).done:
+            return done
+
+
 async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """
     Cancel what still runs, and wait for it.
@@ -108,6 +123,7 @@ class LoopThread:
         """
         future = asyncio.run_coroutine_threadsafe(captured(awaitable), self._loop)
         try:
+            wait_for_any([future])
             return future.result().value()
         except BaseException:
             future.cancel()

@@ -11,56 +11,51 @@ agent = Agent(tools=[Workspace("reports")])
 
 from __future__ import annotations
 
-import errno
 import fnmatch
 import os
-import re
-import secrets
 import stat
 import threading
-import unicodedata
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 from pydantic import Field
 
 from llama_agent import ConfigurationError, ToolDenied, ToolRetry, tool
+from llama_agent_tools.folder_access import (
+    FILE_BYTES,
+    FOLDER,
+    VISITED,
+    Entry,
+    encoded,
+    entries,
+    entry_of,
+    exchange,
+    identity,
+    is_file,
+    move,
+    parts_of,
+    read_quietly,
+    read_text,
+    told,
+    walked,
+    writable_parts,
+)
 
 __all__ = ["Workspace"]
 
-_FILE_BYTES = 10_000_000
 _SEARCHED_BYTES = 200_000_000
 _READ_LINES = 1_000
 _READ_CHARACTERS = 50_000
 _ENTRIES = 500
 _MATCHES = 100
-_VISITED = 20_000
 _LINE_CHARACTERS = 300
-_PATH_CHARACTERS = 1_000
 _PATTERN_CHARACTERS = 200
 _DEEPEST = 30
-
-_DRIVE = re.compile(r"[A-Za-z]:")
-_SHORT_NAME = re.compile(r"git~\d", re.IGNORECASE)
-_PASSED_OVER = frozenset({".git", ".hg", ".svn", ".venv", "__pycache__", "node_modules"})
-"""Folders that a tree and a search pass over. They can be listed and read by name."""
-_UNWRITABLE = frozenset({".git", ".hg", ".svn", ".jj", ".bzr"})
-"""What is written there may be run later, by version control."""
 _REPOSITORY = frozenset({"head", "objects", "refs"})
 """A folder with these is a repository to git, whatever its name (gitrepository-layout(5))."""
-
-# Where a system lacks one of these, `Workspace` says that it can't work there.
-_FOLDER = (
-    os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-)
-# Without O_NONBLOCK, opening a pipe would wait for its other end.
-_FILE = (
-    os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-)
 
 
 class Workspace:
@@ -83,11 +78,11 @@ class Workspace:
             raise ConfigurationError("the workspace has no name: give a folder, '.' for the current one")
         try:
             self.root = Path(root).expanduser().resolve()
-            descriptor = os.open(self.root, _FOLDER)
+            descriptor = os.open(self.root, FOLDER)
         except (OSError, RuntimeError, ValueError) as error:
             said = error.strerror if isinstance(error, OSError) else error
             raise ConfigurationError(f"the workspace {str(root)!r} can't be opened: {said}") from error
-        self._identity = _identity(descriptor)
+        self._identity = identity(descriptor)
         os.close(descriptor)
         # Runs may share a workspace: what one reads and writes back, no other may change in between.
         self._writing = threading.Lock()
@@ -104,9 +99,9 @@ class Workspace:
             folder: Path of the folder within the workspace, e.g. "src".
 
         """
-        parts = _parts(folder)
+        parts = parts_of(folder)
         with self._opened_folder(parts) as descriptor:
-            shown = [_shown(entry) for entry in _entries(descriptor)]
+            shown = [_shown(entry) for entry in entries(descriptor)]
         return _cut(shown, "list a folder below it")
 
     @tool(read_only=True, idempotent=True, open_world=False)
@@ -119,10 +114,10 @@ class Workspace:
             depth: How many levels to show.
 
         """
-        parts = _parts(folder)
+        parts = parts_of(folder)
         lines: list[str] = []
         with self._opened_folder(parts) as descriptor:
-            for entry in _walked(descriptor, depth):
+            for entry in walked(descriptor, depth):
                 lines.append("  " * (len(entry.path) - 1) + _shown(entry))
                 if len(lines) > _ENTRIES:
                     break
@@ -144,7 +139,7 @@ class Workspace:
             last_line: Number of the last line to read; by default as many as can be shown at once.
 
         """
-        content = self._text(_parts(path), path)
+        content = self._text(parts_of(path), path)
         count = _line_count(content)
         if first_line > max(count, 1):
             raise ToolRetry(f"'{path}' has {count} lines: there is no line {first_line}")
@@ -184,29 +179,29 @@ class Workspace:
         if text is not None and "\n" in text:
             raise ToolRetry("text has more than one line: search for one of them")
         matches = _pattern(files)
-        parts = _parts(folder)
+        parts = parts_of(folder)
         found: list[str] = []
-        left, too_large, visits = _SEARCHED_BYTES, 0, [_VISITED]
+        left, too_large, visits = _SEARCHED_BYTES, 0, [VISITED]
         with self._opened_folder(parts) as descriptor:
-            for entry in _walked(descriptor, _DEEPEST, left=visits):
+            for entry in walked(descriptor, _DEEPEST, left=visits):
                 if not entry.is_file or not matches(entry.path):
                     continue
                 name = _printable("/".join((*parts, *entry.path)))
                 if text is None:
                     found.append(name)
-                elif entry.size > _FILE_BYTES:
+                elif entry.size > FILE_BYTES:
                     too_large += 1
                 else:
                     left -= entry.size
-                    found += _matching_lines(name, _read_quietly(entry), text, ignore_case=ignore_case)
+                    found += _matching_lines(name, read_quietly(entry), text, ignore_case=ignore_case)
                 if len(found) > _MATCHES or left < 0:
                     break
         if left < 0:
             found.append(f"… stopped after {_SEARCHED_BYTES:,} bytes: search in fewer files")
         if visits[0] <= 0:
-            found.append(f"… stopped after {_VISITED:,} files and folders: search in a folder below")
+            found.append(f"… stopped after {VISITED:,} files and folders: search in a folder below")
         shown = _cut(found, "search for less, or in fewer files", _MATCHES) or ["nothing was found"]
-        passed = f"{too_large} files of more than {_FILE_BYTES:,} bytes were passed over"
+        passed = f"{too_large} files of more than {FILE_BYTES:,} bytes were passed over"
         return [*shown, passed] if too_large else shown
 
     @tool(destructive=True, idempotent=True, open_world=False)
@@ -219,11 +214,11 @@ class Workspace:
             text: The whole new content.
 
         """
-        parts = _writable(path)
-        _encoded(text, path)  # before folders are made for it
+        parts = writable_parts(path)
+        encoded(text, path)  # before folders are made for it
         with self._writing, self._made_folder(parts) as folder:
-            existed = _is_file(folder, parts[-1], path)
-            _exchange(folder, parts[-1], text, path)
+            existed = is_file(folder, parts[-1], path)
+            exchange(folder, parts[-1], text, path)
         return f"{'replaced' if existed else 'wrote'} {path}: {_counted(text)}"
 
     @tool(destructive=True, open_world=False)
@@ -236,11 +231,11 @@ class Workspace:
             text: Text to add. Begin it with a line break if the file doesn't end in one.
 
         """
-        parts = _writable(path)
-        _encoded(text, path)  # before folders are made for it
+        parts = writable_parts(path)
+        encoded(text, path)  # before folders are made for it
         with self._writing, self._made_folder(parts) as folder:
-            before = _read_text(folder, parts[-1], path) if _is_file(folder, parts[-1], path) else ""
-            _exchange(folder, parts[-1], before + text, path)
+            before = read_text(folder, parts[-1], path) if is_file(folder, parts[-1], path) else ""
+            exchange(folder, parts[-1], before + text, path)
         return f"added {_counted(text)} to {path}"
 
     @tool(destructive=True, open_world=False)
@@ -254,11 +249,11 @@ class Workspace:
             new: Text to put in its place.
 
         """
-        parts = _writable(path)
+        parts = writable_parts(path)
         if not old:
             raise ToolRetry("old is empty: give the text to replace")
         with self._writing, self._opened_folder(parts[:-1]) as folder:
-            content = _read_text(folder, parts[-1], path)
+            content = read_text(folder, parts[-1], path)
             if content.count("\n") == content.count("\r\n") > 0:
                 # A model sees and writes plain line ends.
                 old, new = (text.replace("\r\n", "\n").replace("\n", "\r\n") for text in (old, new))
@@ -269,7 +264,7 @@ class Workspace:
                 where = f" (its first line is in lines {', '.join(lines[:10])})" if lines else ""
                 hint = "give more of the text around it" if count else "read the file, and copy it exactly"
                 raise ToolRetry(f"the old text occurs {count} times in '{path}'{where}: {hint}")
-            _exchange(folder, parts[-1], content.replace(old, new), path)
+            exchange(folder, parts[-1], content.replace(old, new), path)
         line = content[: content.index(old)].count("\n") + 1
         return f"replaced the text in line {line} of {path}"
 
@@ -283,20 +278,20 @@ class Workspace:
             target: New path within the workspace, the name included. Folders on the way are made.
 
         """
-        origin, goal = _writable(source), _writable(target)
+        origin, goal = writable_parts(source), writable_parts(target)
         if goal[: len(origin)] == origin:
             raise ToolRetry(f"'{source}' can't be moved to itself or into itself")
         with self._writing, self._opened_folder(origin[:-1]) as folder:
-            entry = _entry(folder, origin[-1], source)
+            entry = entry_of(folder, origin[-1], source)
             with self._made_folder(goal) as goal_folder:
-                _move(folder, origin[-1], goal_folder, goal[-1], is_folder=entry.is_folder, target=target)
+                move(folder, origin[-1], goal_folder, goal[-1], is_folder=entry.is_folder, target=target)
         return f"moved {source} to {target}"
 
     def _text(self, parts: tuple[str, ...], path: str) -> str:
         if not parts:
             raise ToolRetry("that is the workspace itself: give the path of a file")
         with self._opened_folder(parts[:-1]) as folder:
-            return _read_text(folder, parts[-1], path)
+            return read_text(folder, parts[-1], path)
 
     @contextmanager
     def _made_folder(self, parts: tuple[str, ...]) -> Generator[int]:
@@ -310,7 +305,7 @@ class Workspace:
     def _holds(self, parts: tuple[str, ...], names: frozenset[str]) -> bool:
         try:
             with self._opened_folder(parts) as folder:
-                return names <= {entry.path[0].casefold() for entry in _entries(folder)}
+                return names <= {entry.path[0].casefold() for entry in entries(folder)}
         except ToolRetry:
             return False  # it isn't there yet
 
@@ -318,294 +313,25 @@ class Workspace:
     def _opened_folder(self, parts: Iterable[str], *, make: bool = False) -> Generator[int]:
         """A folder's descriptor. Each step is opened from the one before: no link can lead elsewhere."""
         try:
-            descriptor = os.open(self.root, _FOLDER)
+            descriptor = os.open(self.root, FOLDER)
         except OSError as error:
             raise ToolDenied(f"the workspace can't be opened: {error.strerror}") from error
         path = ""
         try:
-            if _identity(descriptor) != self._identity:
+            if identity(descriptor) != self._identity:
                 raise ToolDenied("the workspace's folder was exchanged for another: nothing is done there")
             for part in parts:
                 path = f"{path}/{part}" if path else part
                 if make:
-                    with suppress(FileExistsError), _told(path):
+                    with suppress(FileExistsError), told(path):
                         os.mkdir(part, dir_fd=descriptor)
-                with _told(path):
-                    below = os.open(part, _FOLDER, dir_fd=descriptor)
+                with told(path):
+                    below = os.open(part, FOLDER, dir_fd=descriptor)
                 os.close(descriptor)
                 descriptor = below
             yield descriptor
         finally:
             os.close(descriptor)
-
-
-def _identity(descriptor: int) -> tuple[int, int]:
-    status = os.fstat(descriptor)
-    return status.st_dev, status.st_ino
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """Something in a folder. `folder`: descriptor of the folder that it is in, open while it is looked at."""
-
-    folder: int
-    path: tuple[str, ...]
-    mode: int
-    size: int
-
-    @property
-    def is_file(self) -> bool:
-        return stat.S_ISREG(self.mode)
-
-    @property
-    def is_folder(self) -> bool:
-        return stat.S_ISDIR(self.mode)
-
-
-def _parts(path: str) -> tuple[str, ...]:
-    """The steps of a path; refused when it leads, or looks as if it led, out of the workspace."""
-    shown = path if len(path) <= 100 else f"{path[:100]}…"
-    if len(path) > _PATH_CHARACTERS:
-        raise ToolRetry(f"the path has more than {_PATH_CHARACTERS} characters")
-    first = path.split("/")[0]
-    if (
-        path.startswith(("/", "\\"))
-        or (first.startswith("~") and first != path)
-        or path == "~"
-        or _DRIVE.match(path)
-    ):
-        raise ToolRetry(
-            f"'{shown}' is not within the workspace: give a path relative to it, like notes/today.md, "
-            "or '.' for all of it"
-        )
-    if "\\" in path:
-        raise ToolRetry(f"'{shown}': separate folders by '/', not by a backslash")
-    if any(ord(character) < 32 or ord(character) == 127 for character in path):
-        raise ToolRetry("a path can't hold control characters")
-    parts = tuple(part for part in path.split("/") if part not in ("", "."))
-    if ".." in parts:
-        raise ToolRetry(f"'{shown}' leads upwards by '..': only the workspace's own files can be used")
-    try:
-        os.fsencode("/".join(parts)).decode("utf-8")
-    except UnicodeError as error:
-        raise ToolRetry("the path holds characters that no file name can have") from error
-    return parts
-
-
-def _writable(path: str) -> tuple[str, ...]:
-    parts = _parts(path)
-    if not parts:
-        raise ToolRetry("that is the workspace itself: give the path of a file in it")
-    if path.endswith("/"):
-        raise ToolRetry(f"'{path}' ends in '/': give the path of a file")
-    for part in parts:
-        # Some file systems take names that differ in case, in what isn't seen, or at the end for the same.
-        seen = "".join(c for c in unicodedata.normalize("NFKC", part) if unicodedata.category(c) != "Cf")
-        if seen.casefold().rstrip(". ") in _UNWRITABLE or _SHORT_NAME.match(seen):
-            raise ToolDenied(f"'{path}': version control's own files can't be changed")
-    return parts
-
-
-@contextmanager
-def _told(path: str) -> Generator[None]:
-    """Failures of the system as a tool's words. `FileExistsError` passes."""
-    try:
-        yield
-    except FileExistsError:
-        raise
-    except OSError as error:
-        _refuse(error, path)
-
-
-def _refuse(error: OSError, path: str) -> NoReturn:
-    match error.errno:
-        case errno.ENOENT:
-            raise ToolRetry(
-                f"there is no '{path}' in the workspace: list_files or tree shows what is"
-            ) from error
-        case errno.ELOOP | errno.EMLINK:
-            raise ToolDenied(f"'{path}' is a symbolic link: links aren't followed") from error
-        case errno.ENOTDIR:
-            raise ToolRetry(
-                f"'{path}' is not a folder (or is a symbolic link: links aren't followed)"
-            ) from error
-        case errno.EISDIR:
-            raise ToolRetry(f"'{path}' is a folder, not a file") from error
-        case errno.ENAMETOOLONG:
-            raise ToolRetry("a name in the path is too long") from error
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            raise ToolDenied(f"'{path}': the system doesn't allow it ({error.strerror})") from error
-        case errno.ENOSPC | errno.EDQUOT:
-            raise ToolDenied(f"'{path}' can't be written: no space is left") from error
-        case _:
-            raise ToolRetry(f"'{path}': {error.strerror}") from error
-
-
-def _entries(folder: int) -> list[_Entry]:
-    found: list[_Entry] = []
-    with _told("."), os.scandir(folder) as listing:
-        for item in listing:
-            with suppress(FileNotFoundError):  # gone since
-                status = item.stat(follow_symlinks=False)
-                found.append(_Entry(folder, (item.name,), status.st_mode, status.st_size))
-            if len(found) == _VISITED:
-                break
-    return sorted(found, key=lambda entry: entry.path)
-
-
-def _walked(
-    folder: int, depth: int, above: tuple[str, ...] = (), left: list[int] | None = None
-) -> Iterator[_Entry]:
-    """What is in a folder and below it, a folder before what is in it; at most so many entries."""
-    left = [_VISITED] if left is None else left
-    for entry in _entries(folder):
-        if left[0] <= 0:
-            return
-        left[0] -= 1
-        path = (*above, *entry.path)
-        yield _Entry(folder, path, entry.mode, entry.size)
-        if not entry.is_folder or depth <= 1 or entry.path[0] in _PASSED_OVER:
-            continue
-        try:
-            below = os.open(entry.path[0], _FOLDER, dir_fd=folder)
-        except OSError:
-            continue  # gone, exchanged for a link, or not ours to read
-        try:
-            yield from _walked(below, depth - 1, path, left)
-        finally:
-            os.close(below)
-
-
-def _entry(folder: int, name: str, path: str) -> _Entry:
-    with _told(path):
-        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    if stat.S_ISLNK(status.st_mode):
-        raise ToolDenied(f"'{path}' is a symbolic link: links aren't followed")
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-        raise ToolDenied(f"'{path}' is neither a file nor a folder")
-    return _Entry(folder, (name,), status.st_mode, status.st_size)
-
-
-def _is_file(folder: int, name: str, path: str) -> bool:
-    """Whether a file of this name is there; what else may be there is refused."""
-    try:
-        entry = _entry(folder, name, path)
-    except ToolRetry as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return False
-        raise
-    if entry.is_folder:
-        raise ToolRetry(f"'{path}' is a folder, not a file")
-    return True
-
-
-def _read_bytes(folder: int, name: str) -> bytes:
-    """A regular file's content, one byte more than may be at most."""
-    descriptor = os.open(name, _FILE, dir_fd=folder)
-    try:
-        # Looked at after opening: what the name stood for before may have been exchanged.
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(mode):
-            raise ToolDenied("it is neither a file nor a folder: only regular files can be read")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(_FILE_BYTES + 1)
-    finally:
-        os.close(descriptor)
-
-
-def _read_text(folder: int, name: str, path: str) -> str:
-    with _told(path):
-        data = _read_bytes(folder, name)
-    if len(data) > _FILE_BYTES:
-        raise ToolDenied(f"'{path}' is larger than {_FILE_BYTES:,} bytes")
-    if b"\0" in data:
-        raise ToolDenied(f"'{path}' is not a text file")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ToolDenied(f"'{path}' is not a text file in UTF-8") from error
-
-
-def _read_quietly(entry: _Entry) -> str:
-    """A file's text for a search; none for one that can't be read as text."""
-    try:
-        data = _read_bytes(entry.folder, entry.path[-1]) if entry.size <= _FILE_BYTES else b""
-        return "" if b"\0" in data else data.decode("utf-8")
-    except (OSError, UnicodeDecodeError, ToolDenied):
-        return ""
-
-
-def _exchange(folder: int, name: str, text: str, path: str) -> None:
-    """Write a file beside the one of that name, then put it in its place."""
-    data = _encoded(text, path)
-    temporary = f".{secrets.token_hex(8)}.tmp"
-    try:
-        with _told(path):
-            mode = _mode_of(folder, name)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            # Never more open than the file that it takes the place of.
-            descriptor = os.open(temporary, flags, 0o666 if mode is None else 0o600, dir_fd=folder)
-            with os.fdopen(descriptor, "wb") as file:
-                if mode is not None:
-                    os.fchmod(descriptor, mode)
-                file.write(data)
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary, dir_fd=folder)
-        raise
-
-
-def _encoded(text: str, path: str) -> bytes:
-    try:
-        data = text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ToolRetry("the text holds characters that UTF-8 can't (halves of surrogate pairs)") from error
-    if len(data) > _FILE_BYTES:
-        raise ToolRetry(f"'{path}' would be larger than {_FILE_BYTES:,} bytes: write less, or several files")
-    return data
-
-
-def _mode_of(folder: int, name: str) -> int | None:
-    """Permissions of the file that will be exchanged: an executable script stays one."""
-    try:
-        return stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode) & 0o777
-    except FileNotFoundError:
-        return None
-
-
-def _move(folder: int, name: str, goal_folder: int, goal: str, *, is_folder: bool, target: str) -> None:
-    taken = ToolRetry(f"there is already a '{target}': nothing is overwritten")
-    with _told(target):
-        try:
-            if is_folder:
-                # The system itself refuses to put a folder in place of anything but an empty folder.
-                with suppress(FileNotFoundError):
-                    os.stat(goal, dir_fd=goal_folder, follow_symlinks=False)
-                    raise taken
-                os.rename(name, goal, src_dir_fd=folder, dst_dir_fd=goal_folder)
-            else:
-                _move_file(folder, name, goal_folder, goal)
-        except FileExistsError as error:
-            raise taken from error
-
-
-def _move_file(folder: int, name: str, goal_folder: int, goal: str) -> None:
-    # Unlike a rename, a link never takes another file's place, not even one made this moment.
-    try:
-        os.link(name, goal, src_dir_fd=folder, dst_dir_fd=goal_folder, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-            raise
-        # A file system without hard links.
-        with suppress(FileNotFoundError):
-            os.stat(goal, dir_fd=goal_folder, follow_symlinks=False)
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
-        os.rename(name, goal, src_dir_fd=folder, dst_dir_fd=goal_folder)
-    else:
-        os.unlink(name, dir_fd=folder)
 
 
 def _pattern(text: str) -> Callable[[tuple[str, ...]], bool]:
@@ -677,7 +403,7 @@ def _cut(lines: list[str], advice: str, limit: int = _ENTRIES) -> list[str]:
     return lines if len(lines) <= limit else [*lines[:limit], f"… and more: {advice}"]
 
 
-def _shown(entry: _Entry) -> str:
+def _shown(entry: Entry) -> str:
     name = _printable(entry.path[-1])
     if entry.is_folder:
         return f"{name}/"
