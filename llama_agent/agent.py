@@ -29,7 +29,7 @@ from llama_agent.loop.drivers import drive, drive_async
 from llama_agent.loop.flow import LoopPolicy, agent_flow
 from llama_agent.loop.state import RunResult, RunState
 from llama_agent.model.generator import MetaLlamaChatGenerator
-from llama_agent.model.retry import RetryPolicy
+from llama_agent.model.retry import RetryPolicy, check_policy
 from llama_agent.performer import Performer, RunSettings
 from llama_agent.tool_names import check_tool_names
 from llama_agent.tool_sizes import size_warning
@@ -135,6 +135,7 @@ class Agent(HaystackAgent):
                 f"chat_generator must be a generator object, not {chat_generator!r}: "
                 "MetaLlamaChatGenerator(api_base_url='ollama', model='llama3.2')"
             )
+        check_policy(retry)
         if retry is not None and not isinstance(chat_generator, MetaLlamaChatGenerator | None):
             raise ConfigurationError(
                 "retry= is for MetaLlamaChatGenerator: "

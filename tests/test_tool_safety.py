@@ -21,7 +21,16 @@ from llama_agent_tools.calculator import calculate
 from llama_agent_tools.files import Workspace
 from pydantic import BaseModel, Field
 
-from llama_agent import Agent, ConfigurationError, Refused, RunContext, ToolDenied, ToolRetry, tool
+from llama_agent import (
+    Agent,
+    ConfigurationError,
+    MetaLlamaChatGenerator,
+    Refused,
+    RunContext,
+    ToolDenied,
+    ToolRetry,
+    tool,
+)
 from tests.calling import call, call_async, failed, generator, told
 from tests.endpoint import Endpoint, Reply
 
@@ -442,8 +451,24 @@ def test_a_misspelt_parameter_in_a_docstring_is_warned_of() -> None:
         (lambda: tool(outputs_to_state=["docs"])(lambda: 1), "outputs_to_state must be a dictionary"),
         (lambda: Agent(chat_generator="ollama"), "must be a generator object"),
         (lambda: Agent(tools=[Workspace]), r"Workspace\(\.\.\.\)"),
+        (lambda: tool(3), "3 can't be a tool"),  # type: ignore[call-overload]
+        (lambda: tool(name=3)(len), "name must be a text"),  # type: ignore[call-overload]
+        (lambda: tool(description=3)(len), "description must be a text"),  # type: ignore[call-overload]
+        (lambda: Agent(retry=3), "retry must be a RetryPolicy"),  # type: ignore[arg-type]
+        (lambda: MetaLlamaChatGenerator(retry={"max_retries": 1}), "retry must be a RetryPolicy"),  # type: ignore[arg-type]
     ],
-    ids=["name by position", "class", "list for outputs", "text for a generator", "class as tools"],
+    ids=[
+        "name by position",
+        "class",
+        "list for outputs",
+        "text for a generator",
+        "class as tools",
+        "number",
+        "name",
+        "description",
+        "agent's retry",
+        "generator's retry",
+    ],
 )
 def test_a_common_mistake_is_answered_with_what_to_write(make: Any, words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):

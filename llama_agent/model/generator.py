@@ -46,7 +46,7 @@ from llama_agent.model.faults import too_slow
 from llama_agent.model.modes import Ask, Fetch, ModeFlow, ModelCall, constrained, native
 from llama_agent.model.published_package import warn_if_installed
 from llama_agent.model.replies import ChunkMaker, message_of
-from llama_agent.model.retry import RetryPolicy
+from llama_agent.model.retry import RetryPolicy, check_policy
 from llama_agent.model.small_model import small_model
 from llama_agent.model.streams import Json, Reply, ReplyAssembler
 from llama_agent.model.wire import LIST_MODELS, MessageEncoder, Transport
@@ -128,6 +128,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         :param retry: When a failed request is sent again. It wins over `max_retries`.
         :raises ConfigurationError: Two tools have one name, or `max_retries` is negative.
         """
+        check_policy(retry)
         if max_retries is not None and max_retries < 0:
             raise ConfigurationError(f"max_retries must be 0 or more, not {max_retries}")
         if tool_mode not in (None, *get_args(ToolMode)):

@@ -138,6 +138,19 @@ class RetryPolicy:
         return self.wait_before(state.attempt_number, _error_of(state))
 
 
+def check_policy(given: object) -> None:
+    """
+    Make sure that what was given as `retry=` is a policy.
+
+    :param given: What a caller passed; None for none.
+    :raises ConfigurationError: It is something else.
+    """
+    if not isinstance(given, RetryPolicy | None):
+        raise ConfigurationError(
+            f"retry must be a RetryPolicy, such as RetryPolicy(max_retries=3), not {given!r}"
+        )
+
+
 def retry_after_seconds(value: str | None) -> float | None:
     """
     Read a Retry-After header (RFC 9110, section 10.2.3).

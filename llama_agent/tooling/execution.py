@@ -8,22 +8,19 @@ This is the one boundary where a tool's exception becomes a message.
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import logging
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast
 
 from haystack.components.agents.state.state import State
 from haystack.dataclasses import ChatMessage, StreamingChunk, ToolCall
 from haystack.dataclasses.streaming_chunk import StreamingCallbackT
-from haystack.tools.component_tool import ComponentTool
 from haystack.tools.errors import ToolInvocationError
 from haystack.tools.tool import Tool
 from haystack.tracing.tracer import tracer
@@ -34,8 +31,9 @@ from llama_agent.errors import ConfigurationError, ToolDenied, ToolFailedError, 
 from llama_agent.events import ApprovalRequested, ToolFinished, ToolStarted, emit
 from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval, Refused
+from llama_agent.tooling.order import injections_in, waits_of
 from llama_agent.tooling.results import collected, collected_async, content_of, text_of
-from llama_agent.tooling.run_context import Injection, context_of, injections_of
+from llama_agent.tooling.run_context import context_of
 from llama_agent.tooling.schema import BoundArguments
 from llama_agent.tooling.threads import (
     TOOL_FAILURES,
@@ -51,7 +49,6 @@ from llama_agent.tooling.tool import (
     bind,
     failure_text,
     functions_of,
-    hints_of,
     is_function_tool,
     rejection_text,
 )
@@ -339,60 +336,9 @@ class _Watched:
 
 
 def _plan(batch: Batch) -> list[_Job]:
-    """Which call waits for which: those that could get in each other's way keep the model's order."""
-    jobs = [_Job(i, call, batch.tools.get(call.tool_name)) for i, call in enumerate(batch.calls)]
-    claims = [_Claims.of(job) for job in jobs]
-    for j, claim in enumerate(claims):
-        jobs[j].after = [i for i in range(j) if batch.limit == 1 or claim.conflicts_with(claims[i])]
-    return jobs
-
-
-@dataclass(frozen=True)
-class _Claims:
-    """What a call touches, as far as code can see. `reads`/`writes`: State keys; None means all of them."""
-
-    alone: bool
-    owner: int | None
-    reads: frozenset[str] | None
-    writes: frozenset[str] | None
-
-    @classmethod
-    def of(cls, job: _Job) -> _Claims:
-        tool = job.tool
-        if tool is None:
-            return cls(False, None, frozenset(), frozenset())
-        hints = hints_of(tool)
-        alone = hints.sequential or hints.destructive
-        if "state" in _injections(tool).values():
-            return cls(alone, _owner_of(tool), None, None)
-        sources = tool.inputs_from_state or {}
-        reads = frozenset(key for key, name in sources.items() if name not in job.call.arguments)
-        return cls(alone, _owner_of(tool), reads, frozenset(tool.outputs_to_state or {}))
-
-    def conflicts_with(self, other: _Claims) -> bool:
-        return (
-            self.alone
-            or other.alone
-            or (self.owner is not None and self.owner == other.owner)
-            or _overlap(self.writes, other.writes)
-            or _overlap(self.writes, other.reads)
-            or _overlap(self.reads, other.writes)
-        )
-
-
-def _overlap(a: frozenset[str] | None, b: frozenset[str] | None) -> bool:
-    if a is None or b is None:
-        return (a is None or bool(a)) and (b is None or bool(b))
-    return bool(a & b)
-
-
-def _owner_of(tool: Tool) -> int | None:
-    """Identity of the object that a tool's bound method belongs to."""
-    target = _target_of(tool)
-    while isinstance(target, functools.partial):
-        target = cast("Callable[..., Any]", target.func)
-    owner = getattr(target, "__self__", None)
-    return None if owner is None or isinstance(owner, ModuleType) else id(owner)
+    pairs = [(call, batch.tools.get(call.tool_name)) for call in batch.calls]
+    waits = waits_of(pairs, one_by_one=batch.limit == 1)
+    return [_Job(place, call, tool, waits[place]) for place, (call, tool) in enumerate(pairs)]
 
 
 def _may_overlap(batch: Batch, jobs: list[_Job]) -> bool:
@@ -470,7 +416,7 @@ def _not_in_state(batch: Batch, tool: Tool, found: Mapping[str, Any]) -> list[st
 def _injected(batch: Batch, tool: Tool, call: ToolCall) -> dict[str, Any]:
     """What the run itself fills in: its context, the State, the streaming callback."""
     values: dict[str, Any] = {}
-    for name, injection in _injections(tool).items():
+    for name, injection in injections_in(tool).items():
         match injection:
             case "context":
                 values[name] = context_of(tool.name, call.id, batch.deps, batch.cancel)
@@ -490,27 +436,6 @@ def _merge_into_state(tool: Tool, value: Any, state: State) -> None:
         source = config.get("source")
         if not source or source in values:
             state.set(key, values[source] if source else value, handler_override=config.get("handler"))
-
-
-def _injections(tool: Tool) -> Mapping[str, Injection]:
-    if isinstance(tool, FunctionTool):
-        return cast("FunctionTool[..., Any]", tool).injections
-    return injections_of(_parameter_types(tool))
-
-
-def _target_of(tool: Tool) -> Callable[..., Any]:
-    function, async_function = functions_of(tool)
-    return cast("Callable[..., Any]", function or async_function)
-
-
-def _parameter_types(tool: Tool) -> Mapping[str, Any]:
-    if isinstance(tool, ComponentTool):
-        return dict.fromkeys(tool.parameters.get("properties", {}))
-    target = _target_of(tool)
-    try:
-        return get_type_hints(target, include_extras=True)
-    except (NameError, TypeError):
-        return {name: p.annotation for name, p in inspect.signature(target).parameters.items()}
 
 
 async def _call_async(tool: Tool, arguments: BoundArguments) -> Captured:

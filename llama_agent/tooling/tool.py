@@ -487,6 +487,9 @@ def function_tool(
         raise ConfigurationError(
             f"{function.__name__} is a class and can't be a tool: its objects' methods can"
         )
+    for option, value in (("name", name), ("description", description)):
+        if not isinstance(value, str | None):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+            raise ConfigurationError(f"{option} must be a text, not {value!r}")
     for option, value in (
         ("inputs_from_state", inputs_from_state),
         ("outputs_to_state", outputs_to_state),
@@ -496,6 +499,8 @@ def function_tool(
             raise ConfigurationError(f"{option} must be a dictionary, as in Haystack's Tool, not {value!r}")
     if isinstance(function, _MethodTool):
         raise ConfigurationError(f"{function.name}: put @tool above @staticmethod or @classmethod, not below")
+    if not callable(function):  # pyright: ignore[reportUnnecessaryComparison] - untyped callers
+        raise ConfigurationError(f"{function!r} can't be a tool: give a function, or something else to call")
     if isinstance(function, Tool):
         raise ConfigurationError(f"'{function.name}' is a tool already: pass it as it is, or its function")
     from_state = frozenset((inputs_from_state or {}).values())
