@@ -24,9 +24,6 @@ from llama_agent.model.streams import error_text, parse_object
 from llama_agent.redaction import redact
 
 _SAID_SHOWN = 1000
-MAX_REDIRECTS = 5
-"""Redirects that are followed within a server's origin."""
-_REDIRECTS = frozenset({301, 302, 307, 308})
 _PASSING_TLS_FAULTS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 """The other side went away while TLS was set up: that may pass, unlike a certificate that doesn't suit."""
 
@@ -50,20 +47,6 @@ class translated:
             raise _connection_error(self._base_url, error) from None
         if isinstance(error, openai.OpenAIError):
             raise EndpointError(f"the openai client refused the request: {error}") from None
-
-
-class redirectable(translated):
-    """As `translated`; but a redirect within the origin ends the block quietly, its target in `target`."""
-
-    target = ""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if isinstance(error, openai.APIStatusError) and error.status_code in _REDIRECTS:
-            self.target = _same_origin_target(error) or ""
-            if self.target:
-                return True
-        super().__exit__(kind, error, trace)
-        return False
 
 
 @contextmanager
@@ -148,27 +131,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(cause))
         yield cause
         cause = cause.__cause__ or cause.__context__
-
-
-def _same_origin_target(error: openai.APIStatusError) -> str | None:
-    source, location = str(error.request.url), error.response.headers.get("location", "")
-    target = urljoin(source, location)
-    return target if location and _origin(target) == _origin(source) else None
-
-
-def too_many_redirects(url: str) -> EndpointError:
-    """
-    The error for a server that redirects without end.
-
-    :param url: The last target.
-    :returns: The error.
-    """
-    return EndpointError(f"more than {MAX_REDIRECTS} redirects, the last to {url}")
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def in_time(pieces: Iterable[bytes], until: float | None) -> Iterator[bytes]:

@@ -41,6 +41,7 @@ from pydantic import BaseModel
 
 from llama_agent.errors import ConfigurationError
 from llama_agent.model.clients import Clients
+from llama_agent.model.encoding import MessageEncoder
 from llama_agent.model.endpoints import PUBLISHED_BASE_URL, PUBLISHED_KEY_VARIABLE, PUBLISHED_MODEL, ToolMode
 from llama_agent.model.faults import too_slow
 from llama_agent.model.modes import Ask, Fetch, ModeFlow, ModelCall, constrained, native
@@ -49,7 +50,7 @@ from llama_agent.model.replies import ChunkMaker, message_of
 from llama_agent.model.retry import RetryPolicy, check_policy
 from llama_agent.model.small_model import small_model
 from llama_agent.model.streams import Json, Reply, ReplyAssembler
-from llama_agent.model.wire import LIST_MODELS, MessageEncoder, Transport
+from llama_agent.model.wire import LIST_MODELS, Transport
 from llama_agent.redaction import redact
 from llama_agent.tool_names import check_tool_names
 

@@ -17,8 +17,9 @@ from haystack.tools.tool import Tool
 
 from llama_agent import json_schema
 from llama_agent.errors import ConfigurationError, EndpointError
+from llama_agent.model.encoding import replayed_arguments, wire_message
 from llama_agent.model.streams import CallText, Json, Reply, parse_object
-from llama_agent.model.wire import WireRequest, replayed_arguments, wire_message
+from llama_agent.model.wire import WireRequest
 
 ANSWER = "answer"
 """

@@ -11,8 +11,6 @@ requests go through it.
 from __future__ import annotations
 
 import inspect
-import json
-import weakref
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -21,7 +19,6 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
-    Sequence,
 )
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
@@ -31,31 +28,17 @@ from typing import Any, Literal, cast
 
 import httpx2
 import openai
-from haystack.dataclasses import (
-    ChatMessage,
-    FileContent,
-    ImageContent,
-    ReasoningContent,
-    TextContent,
-    ToolCall,
-)
-from haystack.dataclasses.chat_message import ToolCallResult
+from haystack.dataclasses import ChatMessage
 from openai import AsyncOpenAI, AsyncStream, OpenAI, Stream
 from openai._types import RequestOptions
 from openai.resources.chat.completions import AsyncCompletions, Completions
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
-from llama_agent.arguments import MALFORMED
-from llama_agent.errors import ConfigurationError
-from llama_agent.model.faults import (
-    MAX_REDIRECTS,
-    in_time,
-    redirectable,
-    saying_retired,
-    too_many_redirects,
-    translated,
-)
+from llama_agent.model.encoding import MessageEncoder, dumps, wire_message
+from llama_agent.model.faults import in_time, saying_retired, translated
+from llama_agent.model.redirects import Heard, follow, follow_async
+from llama_agent.model.rest_of_stream import RestOfStream
 from llama_agent.model.streams import (
     Delta,
     EventDecoder,
@@ -85,6 +68,7 @@ class WireRequest:
     :param method: `GET` sends no body.
     :param options: The client's own settings of one request: `headers`, `params`, `timeout` (seconds).
     :param until: When the attempt has to be over, on `time.monotonic`'s clock; looked at when bytes arrive.
+    :param heard: Told the headers of each answer, good or bad; not where somebody has patched the client.
     """
 
     fields: Mapping[str, Any]
@@ -94,40 +78,21 @@ class WireRequest:
     method: Literal["POST", "GET"] = "POST"
     options: RequestOptions = field(default_factory=RequestOptions)
     until: float | None = None
+    heard: Heard | None = None
+
+    def heard_of(self, response: httpx2.Response) -> httpx2.Response:
+        """
+        Tell `heard` of a good answer.
+
+        :param response: Its headers have arrived.
+        :returns: The same.
+        """
+        if self.heard is not None:
+            self.heard(response.headers)
+        return response
 
 
 LIST_MODELS = WireRequest({}, None, path="/models", method="GET")
-
-
-class MessageEncoder:
-    """
-    ChatMessages → wire bytes, each encoded once.
-
-    What was encoded is remembered by the message's identity. Only a weak reference is kept: a generator
-    serves many runs, and mustn't keep their conversations alive. A message that was edited since is noticed
-    by its parts, and encoded anew.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[weakref.ref[ChatMessage], tuple[object, ...], bytes]] = {}
-
-    def encode(self, message: ChatMessage) -> bytes:
-        """
-        Encode a message.
-
-        :param message: Any message that has content, or an assistant's.
-        :returns: UTF-8 JSON of the object in OpenAI's format.
-        :raises ConfigurationError: The format has no place for such a message.
-        """
-        key = id(message)
-        parts = _parts_of(message)
-        known = self._known.get(key)
-        if known is not None and known[0]() is message and known[1] == parts:
-            return known[2]
-        encoded = _dumps(wire_message(message))
-        forget = self._known.pop
-        self._known[key] = (weakref.ref(message, lambda _: forget(key, None)), parts, encoded)
-        return encoded
 
 
 class Transport:
@@ -139,6 +104,7 @@ class Transport:
 
     def __init__(self, encoder: MessageEncoder) -> None:
         self._encoder = encoder
+        self._rest = RestOfStream()
 
     def body(self, request: WireRequest) -> bytes:
         """
@@ -152,10 +118,10 @@ class Transport:
             fields["stream"] = True
             fields.setdefault("stream_options", {"include_usage": True})
         if request.messages is None:
-            return _dumps(fields)
-        messages = (m if isinstance(m, ChatMessage) else _dumps(m) for m in request.messages)
+            return dumps(fields)
+        messages = (m if isinstance(m, ChatMessage) else dumps(m) for m in request.messages)
         joined = b",".join(self._encoder.encode(m) if isinstance(m, ChatMessage) else m for m in messages)
-        rest = _dumps(fields)[1:]
+        rest = dumps(fields)[1:]
         return b'{"messages":[' + joined + (b"]," + rest if len(rest) > 1 else b"]}")
 
     def send(self, client: OpenAI, request: WireRequest) -> list[Reply]:
@@ -221,11 +187,11 @@ class Transport:
                 if not _is_event_stream(response):
                     yield assembler.take_whole(b"".join(in_time(response.iter_bytes(), request.until)))
                     return
-                decoder = EventDecoder()
-                for piece in in_time(response.iter_bytes(), request.until):
+                decoder, pieces = EventDecoder(), in_time(response.iter_bytes(), request.until)
+                for piece in pieces:
                     yield from _deltas(decoder.feed(piece), assembler)
                     if assembler.done:
-                        return
+                        return self._rest.read(response, pieces)
                 yield from _deltas(decoder.end(), assembler, may_be_cut=True)
 
     async def stream_async(
@@ -246,76 +212,73 @@ class Transport:
                 if not _is_event_stream(response):
                     yield assembler.take_whole(await response.aread())
                     return
-                decoder = EventDecoder()
-                async for piece in response.aiter_bytes():
+                decoder, pieces = EventDecoder(), response.aiter_bytes()
+                async for piece in pieces:
                     for delta in _deltas(decoder.feed(piece), assembler):
                         yield delta
                     if assembler.done:
+                        await self._rest.read_async(response, pieces)
                         return
                 for delta in _deltas(decoder.end(), assembler, may_be_cut=True):
                     yield delta
 
     def _send_json(self, client: OpenAI, request: WireRequest) -> Json:
-        url = _url_of(client, request.path)
         body = self.body(request) if request.method == "POST" else None
-        for _ in range(MAX_REDIRECTS):
-            with redirectable(client) as redirect:
-                if body is None:
-                    return parse_object(client.get(url, cast_to=httpx2.Response).content)
-                if request.until is not None:
-                    with closing(self._open(client, request)) as opened:
-                        return parse_object(b"".join(in_time(opened.iter_bytes(), request.until)))
-                return parse_object(
-                    client.post(url, content=body, cast_to=httpx2.Response, options=_options(request)).content
-                )
-            url = redirect.target
-        raise too_many_redirects(url)
+
+        def send(url: str) -> Json:
+            if body is None:
+                return parse_object(client.get(url, cast_to=httpx2.Response).content)
+            if request.until is not None:
+                with closing(self._open(client, request)) as opened:
+                    return parse_object(b"".join(in_time(opened.iter_bytes(), request.until)))
+            response = client.post(url, content=body, cast_to=httpx2.Response, options=_options(request))
+            return parse_object(request.heard_of(response).content)
+
+        return follow(client, request.path, send, request.heard)
 
     async def _send_json_async(self, client: AsyncOpenAI, request: WireRequest) -> Json:
-        url = _url_of(client, request.path)
         body = self.body(request) if request.method == "POST" else None
-        for _ in range(MAX_REDIRECTS):
-            with redirectable(client) as redirect:
-                if body is None:
-                    return parse_object((await client.get(url, cast_to=httpx2.Response)).content)
-                response = await client.post(
-                    url, content=body, cast_to=httpx2.Response, options=_options(request)
-                )
-                return parse_object(response.content)
-            url = redirect.target
-        raise too_many_redirects(url)
+
+        async def send(url: str) -> Json:
+            if body is None:
+                return parse_object((await client.get(url, cast_to=httpx2.Response)).content)
+            options = _options(request)
+            response = await client.post(url, content=body, cast_to=httpx2.Response, options=options)
+            return parse_object(request.heard_of(response).content)
+
+        return await follow_async(client, request.path, send, request.heard)
 
     def _open(self, client: OpenAI, request: WireRequest) -> httpx2.Response:
-        url, body = _url_of(client, request.path), self.body(request)
-        for _ in range(MAX_REDIRECTS):
-            with redirectable(client) as redirect:
-                stream = client.post(
-                    url,
-                    content=body,
-                    cast_to=object,
-                    options=_options(request),
-                    stream=True,
-                    stream_cls=Stream[object],
-                )
-                return stream.response
-            url = redirect.target
-        raise too_many_redirects(url)
+        body = self.body(request)
+
+        def send(url: str) -> httpx2.Response:
+            stream = client.post(
+                url,
+                content=body,
+                cast_to=object,
+                options=_options(request),
+                stream=True,
+                stream_cls=Stream[object],
+            )
+            return request.heard_of(stream.response)
+
+        return follow(client, request.path, send, request.heard)
 
     async def _open_async(self, client: AsyncOpenAI, request: WireRequest) -> httpx2.Response:
-        url, body = _url_of(client, request.path), self.body(request)
-        for _ in range(MAX_REDIRECTS):
-            with redirectable(client) as redirect:
-                stream = await client.post(
-                    url,
-                    content=body,
-                    cast_to=object,
-                    options=_options(request),
-                    stream=True,
-                    stream_cls=AsyncStream[object],
-                )
-                return stream.response
-            url = redirect.target
-        raise too_many_redirects(url)
+        body = self.body(request)
+
+        async def send(url: str) -> httpx2.Response:
+            stream = await client.post(
+                url,
+                content=body,
+                cast_to=object,
+                options=_options(request),
+                stream=True,
+                stream_cls=AsyncStream[object],
+            )
+            return request.heard_of(stream.response)
+
+        return await follow_async(client, request.path, send, request.heard)
 
     def _typed(self, request: WireRequest) -> dict[str, Any]:
         """Keyword arguments for `create`: what it doesn't know goes into `extra_body`."""
@@ -328,52 +291,6 @@ class Transport:
         return {"messages": messages, **fields, **options, **({"extra_body": unknown} if unknown else {})}
 
 
-def wire_message(message: ChatMessage) -> Json:
-    """
-    A message in OpenAI's format.
-
-    :param message: Any message that has content, or an assistant's.
-    :returns: The object. Content is never null (Ollama answers 400 to that: pydantic/pydantic-ai#5206), and a
-        call whose arguments could not be read is sent with `{}`.
-    :raises ConfigurationError: The format has no place for such a message.
-    """
-    if len(results := message.tool_call_results) == 1 and not isinstance(results[0].result, str):
-        # The format has nothing but text for results (OpenAI's API reference, tool messages).
-        text = _text_of_parts(results[0].result)
-        return {"role": "tool", "content": text, "tool_call_id": results[0].origin.id or ""}
-    try:
-        wire = message.to_openai_dict_format(require_tool_call_ids=False)
-    except ValueError as error:
-        raise ConfigurationError(f"a {message.role.value} message can't be sent: {error}") from error
-    wire.setdefault("content", "")
-    for call, sent in zip(message.tool_calls, wire.get("tool_calls", ()), strict=False):
-        if replayed_arguments(call) is not call.arguments:
-            sent["function"]["arguments"] = "{}"
-    return wire
-
-
-def _text_of_parts(parts: Sequence[TextContent | ImageContent | FileContent]) -> str:
-    """Content parts as text: what can't be said in it is named, so that the model knows that it is there."""
-    lines: list[str] = []
-    for part in parts:
-        if isinstance(part, TextContent):
-            lines.append(part.text)
-        else:
-            kind = part.mime_type or ("image" if isinstance(part, ImageContent) else "file")
-            lines.append(f"[{kind}: a tool's result can't show it here]")
-    return "\n".join(lines)
-
-
-def replayed_arguments(call: ToolCall) -> Json:
-    """
-    Arguments of an earlier call as a server is told of them.
-
-    :param call: Any call of the conversation.
-    :returns: Its arguments; none where they could not be read.
-    """
-    return {} if MALFORMED in (call.extra or {}) else call.arguments
-
-
 def _is_event_stream(response: httpx2.Response) -> bool:
     """Whether the answer is a stream, and not an error or a whole reply as JSON, or a page."""
     kind = response.headers.get("content-type", "").lower()
@@ -382,11 +299,6 @@ def _is_event_stream(response: httpx2.Response) -> bool:
 
 def _options(request: WireRequest) -> RequestOptions:
     return {**request.options, "headers": {**_JSON, **request.options.get("headers", {})}}
-
-
-def _url_of(client: OpenAI | AsyncOpenAI, path: str) -> str:
-    """`/x` is below the base URL, which the client adds; `//x` is at the server's root."""
-    return str(client.base_url.copy_with(raw_path=path[1:].encode())) if path.startswith("//") else path
 
 
 def _deltas(
@@ -407,46 +319,3 @@ def _is_patched(
     if "create" in vars(completions) or type(completions) is not own or not isinstance(create, FunctionType):
         return True
     return not create.__code__.co_filename.startswith(_OPENAI_FOLDER)
-
-
-def _parts_of(message: ChatMessage) -> tuple[object, ...]:
-    """What a message's encoding depends on, cheap to compare with an earlier look."""
-    parts: list[object] = [message._role, message._name, message._meta.get("refusal")]  # pyright: ignore[reportPrivateUsage] - the properties copy
-    for part in message._content:  # pyright: ignore[reportPrivateUsage]
-        parts.append(_part_key(part))
-    return tuple(parts)
-
-
-def _part_key(part: object) -> object:
-    match part:
-        case TextContent():
-            return part.text
-        case ToolCall():
-            return (
-                part.id,
-                part.tool_name,
-                json.dumps(part.arguments, default=repr),
-                MALFORMED in (part.extra or {}),
-            )
-        case ToolCallResult():
-            content = (
-                part.result if isinstance(part.result, str) else tuple(_part_key(p) for p in part.result)
-            )
-            return content, part.origin.id
-        case ImageContent():
-            return part.base64_image, part.mime_type, part.detail
-        case FileContent():
-            return part.base64_data, part.mime_type, part.filename
-        case ReasoningContent():
-            return None
-        case _:
-            return object()
-
-
-def _dumps(value: object) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(
-            "utf-8", "replace"
-        )
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"the request can't be written as JSON: {error}") from error
