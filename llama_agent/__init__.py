@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from llama_agent.cancel import CancelToken
     from llama_agent.errors import (
         ConfigurationError,
+        ContextOverflow,
         EndpointError,
         LlamaAgentError,
+        ParameterRefused,
         RetiredEndpointError,
         RunInterrupted,
         ToolDefinitionWarning,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         ModelReplied,
         ModelRequested,
         ReasoningDelta,
+        RequestDelayed,
         RetryScheduled,
         RunFinished,
         RunStarted,
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     )
     from llama_agent.loop.state import RunResult, StopReason, Usage
     from llama_agent.model.generator import MetaLlamaChatGenerator
+    from llama_agent.model.pacing import RateLimit
     from llama_agent.model.retry import RetryPolicy
     from llama_agent.tooling.approval import Approval, Refused
     from llama_agent.tooling.run_context import RunContext
@@ -53,6 +57,7 @@ __all__ = [
     "ApprovalRequested",
     "CancelToken",
     "ConfigurationError",
+    "ContextOverflow",
     "EndpointError",
     "Event",
     "FunctionTool",
@@ -60,8 +65,11 @@ __all__ = [
     "MetaLlamaChatGenerator",
     "ModelReplied",
     "ModelRequested",
+    "ParameterRefused",
+    "RateLimit",
     "ReasoningDelta",
     "Refused",
+    "RequestDelayed",
     "RetiredEndpointError",
     "RetryPolicy",
     "RetryScheduled",
@@ -91,6 +99,7 @@ _HOMES = {
     "ApprovalRequested": "llama_agent.events",
     "CancelToken": "llama_agent.cancel",
     "ConfigurationError": "llama_agent.errors",
+    "ContextOverflow": "llama_agent.errors",
     "EndpointError": "llama_agent.errors",
     "Event": "llama_agent.events",
     "FunctionTool": "llama_agent.tooling.tool",
@@ -98,8 +107,11 @@ _HOMES = {
     "MetaLlamaChatGenerator": "llama_agent.model.generator",
     "ModelReplied": "llama_agent.events",
     "ModelRequested": "llama_agent.events",
+    "ParameterRefused": "llama_agent.errors",
+    "RateLimit": "llama_agent.model.pacing",
     "ReasoningDelta": "llama_agent.events",
     "Refused": "llama_agent.tooling.approval",
+    "RequestDelayed": "llama_agent.events",
     "RetiredEndpointError": "llama_agent.errors",
     "RetryPolicy": "llama_agent.model.retry",
     "RetryScheduled": "llama_agent.events",

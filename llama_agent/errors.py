@@ -7,6 +7,8 @@ The exceptions that leave this package.
     └── LlamaAgentError                 has `.result`: what the run had got to, or None outside a run
         ├── ConfigurationError          the caller's fault; also a ValueError
         ├── EndpointError               the server's answer, or its absence
+        │   ├── ContextOverflow         the request doesn't fit into the model's window
+        │   ├── ParameterRefused        the server doesn't take a field of the request
         │   └── RetiredEndpointError    Meta's hosted Llama API, gone since 2026-07-06
         └── ToolFailedError             only with `raise_on_tool_invocation_failure=True`
     KeyboardInterrupt
@@ -81,6 +83,49 @@ class EndpointError(LlamaAgentError):
         self.body = None if body is None else redact(body, limit=_BODY_CHARACTERS)
         self.retryable = retryable
         self.retry_after = retry_after
+
+
+class ContextOverflow(EndpointError):
+    """
+    The request doesn't fit into the model's window; the same one never will.
+
+    :param message: What happened and what to do.
+    :param limit: Tokens that the server takes; None when it doesn't say.
+    :param requested: Tokens that it was asked to take, those of the reply included where the server counts
+        them; None when it doesn't say.
+    :param status: As in `EndpointError`.
+    :param body: As in `EndpointError`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit: int | None = None,
+        requested: int | None = None,
+        status: int | None = None,
+        body: str | None = None,
+    ) -> None:
+        super().__init__(message, status=status, body=body)
+        self.limit = limit
+        self.requested = requested
+
+
+class ParameterRefused(EndpointError):
+    """
+    The server doesn't take a field of the request.
+
+    :param message: What happened and what to do.
+    :param parameter: The field's name.
+    :param status: As in `EndpointError`.
+    :param body: As in `EndpointError`.
+    """
+
+    def __init__(
+        self, message: str, *, parameter: str, status: int | None = None, body: str | None = None
+    ) -> None:
+        super().__init__(message, status=status, body=body)
+        self.parameter = parameter
 
 
 class RetiredEndpointError(EndpointError):

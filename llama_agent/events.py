@@ -118,6 +118,19 @@ class RetryScheduled(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RequestDelayed(Event):
+    """
+    A model request waits for its turn, because of a `RateLimit`.
+
+    :param wait: Seconds, as far as can be said now; None when it depends on others.
+    :param reason: What it waits for.
+    """
+
+    wait: float | None
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ApprovalRequested(Event):
     """A person's word is asked before a tool runs."""
 

@@ -9,11 +9,12 @@ import pytest
 import llama_agent
 
 NAMES = """
-Agent Approval ApprovalRequested CancelToken ConfigurationError EndpointError Event FunctionTool
-LlamaAgentError MetaLlamaChatGenerator ModelReplied ModelRequested ReasoningDelta Refused
-RetiredEndpointError RetryPolicy RetryScheduled RunContext RunFinished RunInterrupted RunResult
-RunStarted StopReason TextDelta TextSuperseded ToolDefinitionWarning ToolDenied ToolFailedError
-ToolFinished ToolHints ToolProgress ToolRetry ToolStarted Usage tool
+Agent Approval ApprovalRequested CancelToken ConfigurationError ContextOverflow EndpointError Event
+FunctionTool LlamaAgentError MetaLlamaChatGenerator ModelReplied ModelRequested ParameterRefused
+RateLimit ReasoningDelta Refused RequestDelayed RetiredEndpointError RetryPolicy RetryScheduled
+RunContext RunFinished RunInterrupted RunResult RunStarted StopReason TextDelta TextSuperseded
+ToolDefinitionWarning ToolDenied ToolFailedError ToolFinished ToolHints ToolProgress ToolRetry
+ToolStarted Usage tool
 """.split()
 
 

@@ -18,6 +18,7 @@ from llama_agent.events import (
     Event,
     ModelReplied,
     ModelRequested,
+    RequestDelayed,
     RetryScheduled,
     ToolFinished,
     ToolProgress,
@@ -78,6 +79,9 @@ class Display:
                 self._line(f"model {event.seconds:.1f} s", "dim")
             case RetryScheduled():
                 self._line(f"retry in {event.wait:.1f} s: {event.reason}", "yellow")
+            case RequestDelayed():
+                wait = "" if event.wait is None else f" {event.wait:.1f} s"
+                self._line(f"waiting{wait}: {event.reason}", "yellow")
             case ToolStarted():
                 self._line(f"→ {event.tool_name}({_arguments(event.arguments)})", "cyan")
             case ToolProgress():

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import weakref
+from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx2
 from haystack.utils import Secret
-from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, Omit, OpenAI
+from openai import AsyncOpenAI, Omit, OpenAI
 
 from llama_agent.errors import ConfigurationError
 from llama_agent.model.embedded import EmbeddedServer
 from llama_agent.model.endpoints import PUBLISHED_MODEL, Endpoint, resolve_endpoint
+from llama_agent.model.pacing import Pacer
+from llama_agent.model.pools import AsyncPool, borrow, borrow_async
 from llama_agent.model.streams import Json
 from llama_agent.redaction import remember_secret
 
@@ -25,12 +29,22 @@ Seconds a server may be silent. Local models on a CPU read a long prompt for min
 """
 
 
+@dataclass(frozen=True)
+class _LoopClient:
+    """An event loop's client. `generation`: how often `close` had been called before."""
+
+    generation: int
+    client: AsyncOpenAI
+    pool: AsyncPool
+
+
 class Clients:
     """
     Resolves the endpoint when first used, and keeps its clients.
 
     Safe to use from many threads. An async client belongs to the event loop that it first ran on ("Event loop
-    is closed" otherwise), so each loop has its own; a loop that has gone takes its client along.
+    is closed" otherwise), so each loop has its own. Connections are shared with other generators
+    (`model/pools.py`).
 
     :param api_base_url: As in `resolve_endpoint`.
     :param model: As in `resolve_endpoint`.
@@ -55,7 +69,8 @@ class Clients:
         self._embedded: EmbeddedServer | None = None
         self._model: str | None = None
         self._client: OpenAI | None = None
-        self._async_clients: dict[asyncio.AbstractEventLoop, tuple[int, AsyncOpenAI]] = {}
+        self._give_back: weakref.finalize[..., Clients] | None = None
+        self._async_clients: dict[asyncio.AbstractEventLoop, _LoopClient] = {}
         self._generation = 0
 
     @property
@@ -72,6 +87,11 @@ class Clients:
                     remember_secret(self._endpoint.api_key)
             return self._endpoint
 
+    @property
+    def pacer(self) -> Pacer:
+        """The book of this endpoint's requests."""
+        return Pacer.of(self.endpoint.base_url or self.endpoint.profile.name, self.endpoint.api_key)
+
     def sync_client(self) -> OpenAI:
         """
         The client for sync use; the embedded model is started when that is the endpoint.
@@ -80,8 +100,11 @@ class Clients:
         """
         with self._lock:
             if self._client is None:
-                http_client = DefaultHttpxClient(**self._http_settings())
-                self._client = OpenAI(http_client=http_client, **self._settings())
+                settings = self._settings()
+                pool = borrow(settings["base_url"], self._http_settings())
+                # Also when nobody calls `close`: connections are shared, and outlive a forgotten generator.
+                self._give_back = weakref.finalize(self, pool.give_back)
+                self._client = OpenAI(http_client=pool.client, **settings)
             return self._client
 
     async def async_client(self) -> AsyncOpenAI:
@@ -92,23 +115,23 @@ class Clients:
         """
         loop = asyncio.get_running_loop()
         for gone in [known for known in self._async_clients if known.is_closed()]:
-            # Its connections ended with it; nothing can be awaited on it any more.
-            self._async_clients.pop(gone, None)
-        generation, client = self._async_clients.get(loop, (-1, None))
-        if client is not None and generation != self._generation:
-            await client.close()
-            client = None
-        if client is None:
+            self._async_clients.pop(gone, None)  # its connections were closed with it
+        known = self._async_clients.get(loop)
+        if known is None or known.generation != self._generation:
             generation = self._generation
+            is_embedded = self.endpoint.embedded is not None
             # Starting the embedded model takes a second; a download takes longer.
-            settings = await asyncio.to_thread(self._settings)
-            known = self._async_clients.get(loop)
-            if known is not None and known[0] == generation:
-                return known[1]  # another task of this loop was quicker
-            http_client = DefaultAsyncHttpxClient(**self._http_settings())
-            client = AsyncOpenAI(http_client=http_client, **settings)
-            self._async_clients[loop] = (generation, client)
-        return client
+            settings = await asyncio.to_thread(self._settings) if is_embedded else self._settings()
+            pool = await borrow_async(settings["base_url"], self._http_settings())
+            client = AsyncOpenAI(http_client=pool.client, **settings)
+            before = self._async_clients.get(loop)
+            if before is not None and before.generation == generation:
+                await pool.give_back()
+                return before.client  # another task of this loop was quicker
+            known = self._async_clients[loop] = _LoopClient(generation, client, pool)
+            if before is not None:
+                await before.pool.give_back()
+        return known.client
 
     @property
     def known_model(self) -> str | None:
@@ -133,24 +156,25 @@ class Clients:
         return self._model
 
     def close(self) -> None:
-        """Close the sync client, and stop the embedded model if no other generator uses it."""
+        """Give the sync connections back, and stop the embedded model if no other generator uses it."""
         with self._lock:
-            client, self._client = self._client, None
+            self._client = None
+            give_back, self._give_back = self._give_back, None
             embedded, self._embedded = self._embedded, None
             self._endpoint = None
             self._model = None
             # Async clients can't be closed from here, but mustn't go on to an endpoint that may be gone.
             self._generation += 1
-        if client is not None:
-            client.close()
+        if give_back is not None:
+            give_back()
         if embedded is not None:
             embedded.release()
 
     async def close_async(self) -> None:
-        """Close the running loop's client, and what `close` closes."""
-        _, client = self._async_clients.pop(asyncio.get_running_loop(), (0, None))
-        if client is not None:
-            await client.close()
+        """Give the running loop's connections back, and what `close` gives back."""
+        known = self._async_clients.pop(asyncio.get_running_loop(), None)
+        if known is not None:
+            await known.pool.give_back()
         await asyncio.to_thread(self.close)
 
     def _settings(self) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from openai import AsyncOpenAI, OpenAI
 
 from llama_agent.errors import EndpointError, RetiredEndpointError
 from llama_agent.model.endpoints import is_retired_host, retired_text
-from llama_agent.model.retry import is_retryable, wait_asked_for
-from llama_agent.model.streams import error_text, parse_object
+from llama_agent.model.rate_headers import wait_asked_for
+from llama_agent.model.request_faults import is_retryable, request_fault
+from llama_agent.model.streams import Json, error_text, parse_object
 from llama_agent.redaction import redact
 
 _SAID_SHOWN = 1000
@@ -76,13 +77,17 @@ def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
         return EndpointError(
             f"{said}If that is where it should go, make it the api_base_url.", status=status, body=body
         )
-    said = _said_in(error) or redact(body.strip(), limit=300) or response.reason_phrase
+    parsed = _json_of(error)
+    said = error_text(parsed) or redact(body.strip(), limit=300) or response.reason_phrase
+    told = f"{base_url} answered {status}: {redact(said, limit=_SAID_SHOWN)}"
+    if (fault := request_fault(told, status=status, body=parsed, text=body, said=said)) is not None:
+        return fault
     cures = {
         401: " Check the key: api_key=, LLAMA_AGENT_API_KEY or the preset's own variable.",
         404: " Is the base URL complete? Most servers want it to end in /v1. Is the model's name right?",
     }
     return EndpointError(
-        f"{base_url} answered {status}: {redact(said, limit=_SAID_SHOWN)}{cures.get(status, '')}",
+        f"{told}{cures.get(status, '')}",
         status=status,
         body=body,
         retryable=is_retryable(status, body),
@@ -90,9 +95,9 @@ def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
     )
 
 
-def _said_in(error: openai.APIStatusError) -> str | None:
+def _json_of(error: openai.APIStatusError) -> Json | None:
     try:
-        return error_text(parse_object(error.response.content))
+        return parse_object(error.response.content)
     except EndpointError:
         return None
 

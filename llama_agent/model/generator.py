@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import json
 import os
 import re
-import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from haystack import component, default_from_dict, default_to_dict
@@ -35,21 +29,22 @@ from haystack.utils.callable_serialization import (
     deserialize_callable,  # pyright: ignore[reportUnknownVariableType]
     serialize_callable,  # pyright: ignore[reportUnknownVariableType]
 )
-from openai import AsyncOpenAI, OpenAI, pydantic_function_tool
+from openai import pydantic_function_tool
 from openai._types import RequestOptions
 from pydantic import BaseModel
 
 from llama_agent.errors import ConfigurationError
+from llama_agent.model.attempts import Attempts
 from llama_agent.model.clients import Clients
 from llama_agent.model.encoding import MessageEncoder
 from llama_agent.model.endpoints import PUBLISHED_BASE_URL, PUBLISHED_KEY_VARIABLE, PUBLISHED_MODEL, ToolMode
-from llama_agent.model.faults import too_slow
 from llama_agent.model.modes import Ask, Fetch, ModeFlow, ModelCall, constrained, native
+from llama_agent.model.pacing import RateLimit, check_rate_limit
 from llama_agent.model.published_package import warn_if_installed
-from llama_agent.model.replies import ChunkMaker, message_of
+from llama_agent.model.replies import message_of
 from llama_agent.model.retry import RetryPolicy, check_policy
 from llama_agent.model.small_model import small_model
-from llama_agent.model.streams import Json, Reply, ReplyAssembler
+from llama_agent.model.streams import Json, Reply
 from llama_agent.model.wire import LIST_MODELS, Transport
 from llama_agent.redaction import redact
 from llama_agent.tool_names import check_tool_names
@@ -102,6 +97,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         http_client_kwargs: dict[str, Any] | None = None,
         tool_mode: ToolMode | None = None,
         retry: RetryPolicy | None = None,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         """
         Store the settings; nothing is read from the environment or opened before `warm_up`.
@@ -127,9 +123,12 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             held to a schema, for servers whose tool calling is missing or unreliable). Default: what suits
             the endpoint.
         :param retry: When a failed request is sent again. It wins over `max_retries`.
+        :param rate_limit: How fast the endpoint may be asked, by all generators of this process that have one
+            of these for the same endpoint and key. Default: as fast as can be.
         :raises ConfigurationError: Two tools have one name, or `max_retries` is negative.
         """
         check_policy(retry)
+        check_rate_limit(rate_limit)
         if max_retries is not None and max_retries < 0:
             raise ConfigurationError(f"max_retries must be 0 or more, not {max_retries}")
         if tool_mode not in (None, *get_args(ToolMode)):
@@ -151,6 +150,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         )
         self.tool_mode: ToolMode | None = tool_mode
         self.retry = retry
+        self.rate_limit = rate_limit
         self._clients = Clients(api_base_url, model, api_key, timeout, http_client_kwargs)
         self._transport = Transport(MessageEncoder())
 
@@ -215,11 +215,10 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             self.streaming_callback, streaming_callback, requires_async=False
         )
         self.client = client = self._clients.sync_client()
-        policy = self._retry_policy(retry)
+        attempts = self._attempts(retry, callback)
         model = self._clients.known_model
         if model is None:
-            listed = self._retried(policy, lambda: self._transport.send_json(client, LIST_MODELS))
-            model = self._clients.choose_model(listed)
+            model = self._clients.choose_model(cast("Json", attempts.perform(client, Fetch(LIST_MODELS))))
         call = self._model_call(messages, callback is not None, generation_kwargs, tools, tools_strict, model)
         flow, outcome = self._flow(call), None
         while True:
@@ -227,8 +226,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
                 effect = self._with_options(flow.send(outcome), generation_kwargs)
             except StopIteration as end:
                 return _as_output(end.value)
-            maker = ChunkMaker(ComponentInfo.from_component(self))
-            outcome = self._retried(policy, partial(self._perform, client, effect, callback, maker, policy))
+            outcome = attempts.perform(client, effect)
 
     @component.output_types(replies=list[ChatMessage])
     async def run_async(
@@ -258,27 +256,19 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             return {"replies": []}
         callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=True)
         self.async_client = client = await self._clients.async_client()
-        policy = self._retry_policy(retry)
+        attempts = self._attempts(retry, callback)
         model = self._clients.known_model
         if model is None:
-            async for attempt in policy.retrying_async():
-                with attempt:
-                    listed = await self._transport.send_json_async(client, LIST_MODELS)
-                    model = self._clients.choose_model(listed)
-        call = self._model_call(
-            messages, callback is not None, generation_kwargs, tools, tools_strict, cast("str", model)
-        )
+            listed = await attempts.perform_async(client, Fetch(LIST_MODELS))
+            model = self._clients.choose_model(cast("Json", listed))
+        call = self._model_call(messages, callback is not None, generation_kwargs, tools, tools_strict, model)
         flow, outcome = self._flow(call), None
         while True:
             try:
                 effect = self._with_options(flow.send(outcome), generation_kwargs)
             except StopIteration as end:
                 return _as_output(end.value)
-            maker = ChunkMaker(ComponentInfo.from_component(self))
-            async for attempt in policy.retrying_async():
-                with attempt:
-                    async with _attempt(policy):
-                        outcome = await self._perform_async(client, effect, callback, maker)
+            outcome = await attempts.perform_async(client, effect)
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -307,6 +297,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             http_client_kwargs=_without_secrets("http_client_kwargs", self.http_client_kwargs),
             tool_mode=self.tool_mode,
             retry=asdict(self.retry) if self.retry else None,
+            rate_limit=asdict(self.rate_limit) if self.rate_limit else None,
         )
 
     @classmethod
@@ -324,6 +315,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             settings["streaming_callback"] = deserialize_callable(callback)
         if (retry := settings.get("retry")) is not None:
             settings["retry"] = RetryPolicy(**retry)
+        if (limit := settings.get("rate_limit")) is not None:
+            settings["rate_limit"] = RateLimit(**limit)
         return cast("MetaLlamaChatGenerator", default_from_dict(cls, data))
 
     def _flow(self, call: ModelCall) -> ModeFlow:
@@ -376,53 +369,15 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
                 options[option] = given[name]
         return replace(effect, request=replace(effect.request, options=options)) if options else effect
 
-    def _perform(
-        self,
-        client: OpenAI,
-        effect: Ask | Fetch,
-        callback: StreamingCallbackT | None,
-        maker: ChunkMaker,
-        policy: RetryPolicy,
-    ) -> list[Reply] | Json:
-        if policy.attempt_timeout is not None:
-            until = time.monotonic() + policy.attempt_timeout
-            effect = replace(effect, request=replace(effect.request, until=until))
-        if isinstance(effect, Fetch):
-            return self._transport.send_json(client, effect.request)
-        if not effect.request.stream:
-            return self._transport.send(client, effect.request)
-        assembler = ReplyAssembler()
-        for chunk in maker.restart():
-            if callback is not None:
-                callback(chunk)
-        for delta in self._transport.stream(client, effect.request, assembler):
-            maker.note(delta)
-            if callback is not None:
-                for chunk in maker.chunks(delta, assembler.reply):
-                    callback(chunk)
-        return [assembler.finish()]
-
-    async def _perform_async(
-        self, client: AsyncOpenAI, effect: Ask | Fetch, callback: StreamingCallbackT | None, maker: ChunkMaker
-    ) -> list[Reply] | Json:
-        if isinstance(effect, Fetch):
-            return await self._transport.send_json_async(client, effect.request)
-        if not effect.request.stream:
-            return await self._transport.send_async(client, effect.request)
-        assembler = ReplyAssembler()
-        for chunk in maker.restart():
-            if callback is not None and inspect.isawaitable(answer := callback(chunk)):
-                await answer
-        async for delta in self._transport.stream_async(client, effect.request, assembler):
-            maker.note(delta)
-            if callback is not None:
-                for chunk in maker.chunks(delta, assembler.reply):
-                    if inspect.isawaitable(answer := callback(chunk)):
-                        await answer
-        return [assembler.finish()]
-
-    def _retried(self, policy: RetryPolicy, send: Callable[[], T]) -> T:
-        return policy.retrying()(send)
+    def _attempts(self, retry: RetryPolicy | None, callback: StreamingCallbackT | None) -> Attempts:
+        return Attempts(
+            transport=self._transport,
+            policy=self._retry_policy(retry),
+            pacer=self._clients.pacer,
+            limit=self.rate_limit,
+            callback=callback,
+            component=ComponentInfo.from_component(self),
+        )
 
     def _retry_policy(self, given: RetryPolicy | None) -> RetryPolicy:
         if (policy := given or self.retry) is not None:
@@ -435,19 +390,6 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         if not text.isdecimal():
             raise ConfigurationError(f"OPENAI_MAX_RETRIES must be a whole number, not {text!r}")
         return RetryPolicy(max_retries=int(text))
-
-
-@asynccontextmanager
-async def _attempt(policy: RetryPolicy) -> AsyncGenerator[None]:
-    """One attempt, cut off when it takes longer than the policy allows."""
-    limit = asyncio.timeout(policy.attempt_timeout)
-    try:
-        async with limit:
-            yield
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        raise too_slow() from None
 
 
 def _as_output(replies: list[Reply]) -> dict[str, list[ChatMessage]]:

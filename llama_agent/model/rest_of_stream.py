@@ -1,4 +1,4 @@
-"""What a server sends after `[DONE]`: the end of the body. Once that is read, the connection can be used again."""
+"""What comes after `[DONE]`: the end of the body. Once that is read, the connection can be used again."""
 
 from __future__ import annotations
 

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import random
-import re
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import cast
 
 import tenacity
@@ -17,29 +11,6 @@ from tenacity.stop import StopBaseT
 
 from llama_agent.errors import ConfigurationError, EndpointError
 from llama_agent.events import RetryScheduled, emit
-
-RETRYABLE_STATUS = frozenset({408, 409, 429})
-"""
-Client-error statuses that may pass by themselves; every 5xx is one too, except those of `REQUEST_FAULTS`.
-"""
-
-_RESET, _REMAINING = "x-ratelimit-reset-", "x-ratelimit-remaining-"
-_NUMBER = r"(\d{1,9}(?:\.\d{0,9})?)"
-_DURATION = re.compile(rf"(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m(?!s))?(?:{_NUMBER}s)?(?:{_NUMBER}ms)?")
-_LASTING = re.compile(
-    r"not.?found|no such|does.?n.?t exist|invalid|unauthori[sz]ed|forbidden|unsupported|not supported|quota"
-    r"|credit|billing|api.?key",
-    re.IGNORECASE,
-)
-# A number of seconds that large is no wait, but a time.
-_SECONDS_SINCE_1970 = 1e9
-_MILLISECONDS_SINCE_1970 = 1e12
-
-TOO_LARGE = "request too large"
-"""Groq's status 429 for a request beyond the whole limit of a minute: waiting never helps."""
-
-REQUEST_FAULTS = ("failed to parse tool call arguments", "jinja", "raise_exception", "tools param")
-"""Texts of llama.cpp's status 500 that blame the request: waiting never helps (ggml-org/llama.cpp#25510)."""
 
 
 @dataclass(frozen=True)
@@ -149,110 +120,6 @@ def check_policy(given: object) -> None:
         raise ConfigurationError(
             f"retry must be a RetryPolicy, such as RetryPolicy(max_retries=3), not {given!r}"
         )
-
-
-def retry_after_seconds(value: str | None) -> float | None:
-    """
-    Read a Retry-After header (RFC 9110, section 10.2.3).
-
-    :param value: Seconds, or an HTTP date; None when the header is missing.
-    :returns: Seconds from now, at least 0; None when there is none that can be read.
-    """
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    now = datetime.fromtimestamp(time.time(), UTC)
-    return max(0.0, ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds())
-
-
-def wait_asked_for(headers: Mapping[str, str]) -> float | None:
-    """
-    How long a server asks to be left alone.
-
-    :param headers: Of its response, names in any case: `Retry-After`, `retry-after-ms` (OpenAI), else the
-        `x-ratelimit-reset-*` of what is used up.
-    :returns: Seconds from now; None when it doesn't say.
-    """
-    given = {name.lower(): value for name, value in headers.items()}
-    if (wait := _milliseconds(given.get("retry-after-ms"))) is not None:
-        return wait
-    if (wait := retry_after_seconds(given.get("retry-after"))) is not None:
-        return wait
-    resets = {
-        name.removeprefix(_RESET): wait
-        for name, value in given.items()
-        if name.startswith(_RESET) and (wait := reset_seconds(value)) is not None
-    }
-    used_up = [wait for kind, wait in resets.items() if given.get(_REMAINING + kind, "").strip() == "0"]
-    return max(used_up) if used_up else min(resets.values(), default=None)
-
-
-def reset_seconds(value: str) -> float | None:
-    """
-    Read an `x-ratelimit-reset-*` header, in the forms that servers write.
-
-    :param value: `1.5s`, `6m0s`, `120ms`, `1h2m3s` (OpenAI, Groq), seconds, seconds since 1970 in seconds or
-        milliseconds (OpenRouter), or an ISO 8601 time.
-    :returns: Seconds from now, at least 0; None when it is none of these.
-    """
-    text = value.strip().lower()
-    if (match := _DURATION.fullmatch(text)) and text:
-        days, hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
-        return ((days * 24 + hours) * 60 + minutes) * 60 + seconds + milliseconds / 1000
-    try:
-        number = float(text)
-    except ValueError:
-        try:
-            when = datetime.fromisoformat(value.strip())
-        except ValueError:
-            return None
-        number = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-    if not math.isfinite(number):
-        return None
-    if number > _MILLISECONDS_SINCE_1970:
-        number /= 1000
-    return max(0.0, number - time.time() if number > _SECONDS_SINCE_1970 else number)
-
-
-def _milliseconds(value: str | None) -> float | None:
-    try:
-        wait = float(value or "") / 1000
-    except ValueError:
-        return None
-    return wait if math.isfinite(wait) and wait >= 0 else None
-
-
-def blames_the_request(text: str) -> bool:
-    """
-    Whether an error that came without a status says that the request itself can't work.
-
-    :param text: What the server said, codes and all.
-    :returns: True for a model that isn't there, a key that isn't known, credit that is used up, and the like.
-    """
-    return bool(_LASTING.search(text))
-
-
-def is_retryable(status: int, body: str) -> bool:
-    """
-    Whether an HTTP error may pass by itself.
-
-    :param status: HTTP status.
-    :param body: The response's body.
-    :returns: True for 408, 409, 429 and 5xx, unless the body blames the request or its size.
-    """
-    if status >= 500:
-        lowered = body.lower()
-        return not any(fault in lowered for fault in REQUEST_FAULTS)
-    if status == 429 and TOO_LARGE in body.lower():
-        return False
-    return status in RETRYABLE_STATUS
 
 
 def _tell(state: tenacity.RetryCallState) -> None:

@@ -15,7 +15,7 @@ from typing import Any, cast
 import jiter
 
 from llama_agent.errors import EndpointError
-from llama_agent.model.retry import blames_the_request, is_retryable
+from llama_agent.model.request_faults import blames_the_request, is_retryable, request_fault
 from llama_agent.redaction import redact
 
 _DONE = b"[DONE]"
@@ -349,10 +349,13 @@ def raise_error_in_body(body: Json) -> None:
         return
     code = _object(cast("object", error)).get("code", body.get("code", body.get("status")))
     status = code if isinstance(code, int) else None
+    told, text = f"the server answered with an error: {said}", json.dumps(body, default=str)
+    if (fault := request_fault(told, status=status, body=body, text=text, said=said)) is not None:
+        raise fault
     raise EndpointError(
-        f"the server answered with an error: {said}",
+        told,
         status=status,
-        body=str(body),
+        body=text,
         # Without a status it is like a 500: it may pass, unless it blames the request.
         retryable=is_retryable(500, said) and not blames_the_request(f"{code} {said}")
         if status is None

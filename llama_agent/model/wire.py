@@ -51,6 +51,8 @@ from llama_agent.model.streams import (
 
 _BODY_FIELDS = CompletionCreateParamsBase.__required_keys__ | CompletionCreateParamsBase.__optional_keys__
 _CREATE_OPTIONS = {"headers": "extra_headers", "params": "extra_query", "timeout": "timeout"}
+_OWN_FIELDS = frozenset({"stream_options"})
+"""Fields that are sent without having been asked for."""
 _JSON = {"Content-Type": "application/json"}
 _OPENAI_FOLDER = str(Path(inspect.getfile(openai)).parent)
 
@@ -105,6 +107,20 @@ class Transport:
     def __init__(self, encoder: MessageEncoder) -> None:
         self._encoder = encoder
         self._rest = RestOfStream()
+        self._refused: set[str] = set()
+
+    def leave_out(self, parameter: str, request: WireRequest) -> bool:
+        """
+        Do without a field that the server refuses, from now on.
+
+        :param parameter: The field's name.
+        :param request: What was refused.
+        :returns: Whether the request can do without: what its caller asked for stays.
+        """
+        if parameter not in _OWN_FIELDS or parameter in request.fields:
+            return False
+        self._refused.add(parameter)
+        return True
 
     def body(self, request: WireRequest) -> bytes:
         """
@@ -116,7 +132,7 @@ class Transport:
         fields = dict(request.fields)
         if request.stream:
             fields["stream"] = True
-            fields.setdefault("stream_options", {"include_usage": True})
+            self._ask_for_usage(fields)
         if request.messages is None:
             return dumps(fields)
         messages = (m if isinstance(m, ChatMessage) else dumps(m) for m in request.messages)
@@ -280,12 +296,16 @@ class Transport:
 
         return await follow_async(client, request.path, send, request.heard)
 
+    def _ask_for_usage(self, fields: Json) -> None:
+        if "stream_options" not in self._refused:
+            fields.setdefault("stream_options", {"include_usage": True})
+
     def _typed(self, request: WireRequest) -> dict[str, Any]:
         """Keyword arguments for `create`: what it doesn't know goes into `extra_body`."""
         messages = [m if isinstance(m, dict) else wire_message(m) for m in request.messages or ()]
         fields = dict(request.fields)
         if request.stream:
-            fields.setdefault("stream_options", {"include_usage": True})
+            self._ask_for_usage(fields)
         unknown = {name: fields.pop(name) for name in list(fields) if name not in _BODY_FIELDS}
         options = {_CREATE_OPTIONS[name]: value for name, value in request.options.items()}
         return {"messages": messages, **fields, **options, **({"extra_body": unknown} if unknown else {})}

@@ -1,0 +1,201 @@
+"""One request of a mode → its answer: in its turn, streamed to the callback, and again when that may help."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeAlias, cast
+
+from haystack.dataclasses import ComponentInfo, StreamingCallbackT
+from openai import AsyncOpenAI, OpenAI
+
+from llama_agent.errors import EndpointError, ParameterRefused
+from llama_agent.json_schema import estimated_tokens
+from llama_agent.model.faults import too_slow
+from llama_agent.model.modes import Ask, Fetch
+from llama_agent.model.pacing import Pacer, RateLimit, Ticket
+from llama_agent.model.replies import ChunkMaker
+from llama_agent.model.retry import RetryPolicy
+from llama_agent.model.streams import Json, Reply, ReplyAssembler
+from llama_agent.model.wire import Transport, WireRequest
+
+Answer: TypeAlias = list[Reply] | Json
+"""Replies of an `Ask`, the JSON of a `Fetch`."""
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """
+    How the requests of one model call are sent.
+
+    :param transport: Sends them.
+    :param policy: When they are sent again.
+    :param pacer: The endpoint's book; used with a `limit` only.
+    :param limit: How fast the endpoint may be asked; None for as fast as can be.
+    :param callback: Given the chunks of streamed replies.
+    :param component: Which component streams.
+    """
+
+    transport: Transport
+    policy: RetryPolicy
+    pacer: Pacer
+    limit: RateLimit | None
+    callback: StreamingCallbackT | None
+    component: ComponentInfo
+
+    def perform(self, client: OpenAI, effect: Ask | Fetch) -> Answer:
+        """
+        Send a request until it is answered.
+
+        :param client: Sends it.
+        :param effect: What the mode wants.
+        :returns: Replies of an `Ask`, the JSON of a `Fetch`.
+        :raises EndpointError: The server failed for good, or too often.
+        """
+        maker, deadline = ChunkMaker(self.component), self._deadline()
+
+        def attempt() -> Answer:
+            with self._turn(effect.request, deadline) as turn:
+                return turn.took(self._send(client, replace(effect, request=turn.request), maker))
+
+        return self.policy.retrying()(attempt)
+
+    async def perform_async(self, client: AsyncOpenAI, effect: Ask | Fetch) -> Answer:
+        """`perform`, on the running event loop."""
+        maker, deadline = ChunkMaker(self.component), self._deadline()
+
+        async def attempt() -> Answer:
+            async with self._turn_async(effect.request, deadline) as turn, _in_time(self.policy):
+                return turn.took(await self._send_async(client, replace(effect, request=turn.request), maker))
+
+        return await self.policy.retrying_async()(attempt)
+
+    def _send(self, client: OpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
+        try:
+            return self._send_once(client, effect, maker)
+        except ParameterRefused as refused:
+            if not self.transport.leave_out(refused.parameter, effect.request):
+                raise
+        return self._send_once(client, effect, maker)
+
+    async def _send_async(self, client: AsyncOpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
+        try:
+            return await self._send_once_async(client, effect, maker)
+        except ParameterRefused as refused:
+            if not self.transport.leave_out(refused.parameter, effect.request):
+                raise
+        return await self._send_once_async(client, effect, maker)
+
+    def _send_once(self, client: OpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
+        request, callback = effect.request, self.callback
+        if self.policy.attempt_timeout is not None:
+            request = replace(request, until=time.monotonic() + self.policy.attempt_timeout)
+        if isinstance(effect, Fetch):
+            return self.transport.send_json(client, request)
+        if not request.stream:
+            return self.transport.send(client, request)
+        assembler = ReplyAssembler()
+        for chunk in maker.restart():
+            if callback is not None:
+                callback(chunk)
+        for delta in self.transport.stream(client, request, assembler):
+            maker.note(delta)
+            if callback is not None:
+                for chunk in maker.chunks(delta, assembler.reply):
+                    callback(chunk)
+        return [assembler.finish()]
+
+    async def _send_once_async(self, client: AsyncOpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
+        request, callback = effect.request, self.callback
+        if isinstance(effect, Fetch):
+            return await self.transport.send_json_async(client, request)
+        if not request.stream:
+            return await self.transport.send_async(client, request)
+        assembler = ReplyAssembler()
+        for chunk in maker.restart():
+            if callback is not None and inspect.isawaitable(answer := callback(chunk)):
+                await answer
+        async for delta in self.transport.stream_async(client, request, assembler):
+            maker.note(delta)
+            if callback is not None:
+                for chunk in maker.chunks(delta, assembler.reply):
+                    if inspect.isawaitable(answer := callback(chunk)):
+                        await answer
+        return [assembler.finish()]
+
+    @contextmanager
+    def _turn(self, request: WireRequest, deadline: float) -> Generator[_Turn]:
+        if self.limit is None or request.method == "GET":
+            yield _Turn(request)
+            return
+        admitted = self.pacer.admitted(self.limit, self._tokens_of(request), deadline)
+        with admitted as ticket, self._booked(ticket):
+            yield self._turn_of(ticket, request)
+
+    @asynccontextmanager
+    async def _turn_async(self, request: WireRequest, deadline: float) -> AsyncGenerator[_Turn]:
+        if self.limit is None or request.method == "GET":
+            yield _Turn(request)
+            return
+        async with self.pacer.admitted_async(self.limit, self._tokens_of(request), deadline) as ticket:
+            with self._booked(ticket):
+                yield self._turn_of(ticket, request)
+
+    def _turn_of(self, ticket: Ticket, request: WireRequest) -> _Turn:
+        heard = partial(self.pacer.heard, ticket)
+        return _Turn(replace(request, heard=heard), partial(self.pacer.used, ticket))
+
+    @contextmanager
+    def _booked(self, ticket: Ticket) -> Generator[None]:
+        try:
+            yield
+        except EndpointError as error:
+            if error.retry_after:
+                self.pacer.refused(min(error.retry_after, self.policy.max_retry_after))
+            if error.status is not None:
+                self.pacer.used(ticket, 0)  # it was turned away, and read nothing
+            raise
+
+    def _tokens_of(self, request: WireRequest) -> int:
+        """What a request will take at most, as far as can be said before."""
+        limits = (request.fields.get(name) for name in ("max_tokens", "max_completion_tokens"))
+        reply = max((limit for limit in limits if isinstance(limit, int)), default=0)
+        return estimated_tokens(len(self.transport.body(request))) + reply
+
+    def _deadline(self) -> float:
+        return math.inf if self.policy.deadline is None else time.monotonic() + self.policy.deadline
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A request whose turn has come; `used` is told the tokens that it took."""
+
+    request: WireRequest
+    used: Callable[[int], object] | None = None
+
+    def took(self, answer: Answer) -> Answer:
+        if self.used is not None:
+            usages = [reply.usage for reply in answer] if isinstance(answer, list) else [answer.get("usage")]
+            total = cast("Json", usages[0] or {}).get("total_tokens") if usages else None
+            if isinstance(total, int):
+                self.used(total)
+        return answer
+
+
+@asynccontextmanager
+async def _in_time(policy: RetryPolicy) -> AsyncGenerator[None]:
+    """One attempt, cut off when it takes longer than the policy allows."""
+    limit = asyncio.timeout(policy.attempt_timeout)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise too_slow() from None

@@ -1,0 +1,119 @@
+"""
+Connection pools, shared: generators with the same settings for the same server use one, per process for sync
+use and per event loop for async use. The last one to give it back closes it.
+
+An event loop that ends closes its pools by itself: `asyncio.run(generator.run_async(...))`, again and again,
+leaves no connection behind. (A pool is held by an async generator, and those are closed when a loop shuts
+down: PEP 525.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+import httpx2
+from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
+
+
+@dataclass(eq=False)
+class Pool:
+    """
+    One server's connections for sync use.
+
+    :param client: Holds them.
+    """
+
+    client: httpx2.Client
+    _key: tuple[str, Mapping[str, Any]]
+    _users: int = 0
+
+    def give_back(self) -> None:
+        """Say that one user less needs it; the last one closes it."""
+        with _lock:
+            self._users -= 1
+            if self._users or self not in _pools:
+                return
+            _pools.remove(self)
+        self.client.close()
+
+
+@dataclass(eq=False)
+class AsyncPool:
+    """
+    One server's connections for use on one event loop.
+
+    :param client: Holds them.
+    """
+
+    client: httpx2.AsyncClient
+    _key: tuple[str, Mapping[str, Any]]
+    _loop: asyncio.AbstractEventLoop
+    _guard: AsyncGenerator[None]
+    _users: int = 0
+
+    async def give_back(self) -> None:
+        """Say that one user less needs it; the last one closes it."""
+        self._users -= 1
+        if not self._users:
+            _async_pools[self._loop].remove(self)
+            await self._guard.aclose()
+
+
+# Taken again by a generator that is collected while it is held.
+_lock = threading.RLock()
+_pools: list[Pool] = []
+_async_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, list[AsyncPool]] = WeakKeyDictionary()
+
+
+def borrow(base_url: str, settings: Mapping[str, Any]) -> Pool:
+    """
+    Get the connections to a server.
+
+    :param base_url: A URL of the server.
+    :param settings: For `httpx2.Client`.
+    :returns: The pool that others with the same settings use; a new one if there is none. Give it back.
+    """
+    key = (_origin(base_url), settings)
+    with _lock:
+        for pool in _pools:
+            if pool._key == key:  # pyright: ignore[reportPrivateUsage] - this file's own
+                pool._users += 1  # pyright: ignore[reportPrivateUsage]
+                # A forgotten generator may be collected at any moment, and close the pool in between.
+                if not pool.client.is_closed:
+                    return pool
+        pool = Pool(DefaultHttpxClient(**settings), key, 1)
+        _pools.append(pool)
+        return pool
+
+
+async def borrow_async(base_url: str, settings: Mapping[str, Any]) -> AsyncPool:
+    """`borrow`, for the running event loop."""
+    key, loop = (_origin(base_url), settings), asyncio.get_running_loop()
+    pools = _async_pools.setdefault(loop, [])
+    pool = next((pool for pool in pools if pool._key == key), None)  # pyright: ignore[reportPrivateUsage]
+    if pool is None:
+        client = DefaultAsyncHttpxClient(**settings)
+        pool = AsyncPool(client, key, loop, _closed_with_the_loop(client))
+        pools.append(pool)
+    pool._users += 1  # pyright: ignore[reportPrivateUsage]
+    if pool._users == 1:  # pyright: ignore[reportPrivateUsage]
+        await anext(pool._guard)  # pyright: ignore[reportPrivateUsage] - begun, it is closed with the loop
+    return pool
+
+
+async def _closed_with_the_loop(client: httpx2.AsyncClient) -> AsyncGenerator[None]:
+    try:
+        yield
+    finally:
+        await client.aclose()
+
+
+def _origin(base_url: str) -> str:
+    parts = urlsplit(base_url)
+    return f"{parts.scheme}://{parts.netloc}"
