@@ -32,7 +32,7 @@ from llama_agent.model.generator import MetaLlamaChatGenerator
 from llama_agent.model.retry import RetryPolicy, check_policy
 from llama_agent.performer import Performer, RunSettings
 from llama_agent.tool_names import check_tool_names
-from llama_agent.tool_sizes import size_warning
+from llama_agent.tool_sizes import ASSUMED_WINDOW, size_warning
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.execution import Execution
 from llama_agent.tooling.given_tools import as_tools
@@ -358,7 +358,10 @@ class Agent(HaystackAgent):
 
     def _warn_of_size(self, tools: Sequence[Tool]) -> None:
         """Once for an agent: definitions that fill the window are seen as nothing but a model's confusion."""
-        if not self._sizes_told and (text := size_warning(tools)) is not None:
+        if self._sizes_told:
+            return
+        window = getattr(self.chat_generator, "context_tokens", None) or ASSUMED_WINDOW
+        if (text := size_warning(tools, window)) is not None:
             self._sizes_told = True
             warnings.warn(text, ToolDefinitionWarning, stacklevel=4)
 

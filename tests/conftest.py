@@ -6,6 +6,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +30,8 @@ Maker = Callable[..., MetaLlamaChatGenerator]
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))  # no profiles that the developer saved
     for name in list(os.environ):
         if name.startswith(_PREFIXES) or name.upper().endswith(_SUFFIXES):
             monkeypatch.delenv(name)

@@ -10,7 +10,10 @@ from typing import Annotated, cast
 import typer
 
 from llama_agent.cli.call import call
+from llama_agent.cli.doctor import doctor
 from llama_agent.cli.exit_codes import FAILED, INTERRUPTED, USAGE
+from llama_agent.cli.models import models
+from llama_agent.cli.probe import probe
 from llama_agent.cli.run import run
 from llama_agent.cli.tools import tools
 from llama_agent.errors import ConfigurationError, LlamaAgentError
@@ -25,6 +28,9 @@ app = typer.Typer(
 app.command()(run)
 app.command()(tools)
 app.command()(call)
+app.command()(probe)
+app.command()(models)
+app.command()(doctor)
 
 
 def _print_version(wanted: bool) -> None:

@@ -23,7 +23,7 @@ from llama_agent.model.pacing import Pacer, RateLimit, Ticket
 from llama_agent.model.replies import ChunkMaker
 from llama_agent.model.retry import RetryPolicy
 from llama_agent.model.streams import Json, Reply, ReplyAssembler
-from llama_agent.model.wire import Transport, WireRequest
+from llama_agent.model.wire import OWN_FIELDS, Transport, WireRequest
 
 Answer: TypeAlias = list[Reply] | Json
 """Replies of an `Ask`, the JSON of a `Fetch`."""
@@ -62,7 +62,9 @@ class Attempts:
 
         def attempt() -> Answer:
             with self._turn(effect.request, deadline) as turn:
-                return turn.took(self._send(client, replace(effect, request=turn.request), maker))
+                answer = turn.took(self._send(client, replace(effect, request=turn.request), maker))
+            self.transport.check_not_cut(effect.request, answer)
+            return answer
 
         return self.policy.retrying()(attempt)
 
@@ -72,24 +74,30 @@ class Attempts:
 
         async def attempt() -> Answer:
             async with self._turn_async(effect.request, deadline) as turn, _in_time(self.policy):
-                return turn.took(await self._send_async(client, replace(effect, request=turn.request), maker))
+                answer = turn.took(
+                    await self._send_async(client, replace(effect, request=turn.request), maker)
+                )
+            self.transport.check_not_cut(effect.request, answer)
+            return answer
 
         return await self.policy.retrying_async()(attempt)
 
     def _send(self, client: OpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
-        try:
-            return self._send_once(client, effect, maker)
-        except ParameterRefused as refused:
-            if not self.transport.leave_out(refused.parameter, effect.request):
-                raise
+        for _ in OWN_FIELDS:
+            try:
+                return self._send_once(client, effect, maker)
+            except ParameterRefused as refused:
+                if not self.transport.leave_out(refused.parameter, effect.request):
+                    raise
         return self._send_once(client, effect, maker)
 
     async def _send_async(self, client: AsyncOpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
-        try:
-            return await self._send_once_async(client, effect, maker)
-        except ParameterRefused as refused:
-            if not self.transport.leave_out(refused.parameter, effect.request):
-                raise
+        for _ in OWN_FIELDS:
+            try:
+                return await self._send_once_async(client, effect, maker)
+            except ParameterRefused as refused:
+                if not self.transport.leave_out(refused.parameter, effect.request):
+                    raise
         return await self._send_once_async(client, effect, maker)
 
     def _send_once(self, client: OpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:

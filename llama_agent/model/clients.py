@@ -15,9 +15,11 @@ from openai import AsyncOpenAI, Omit, OpenAI
 
 from llama_agent.errors import ConfigurationError
 from llama_agent.model.embedded import EmbeddedServer
-from llama_agent.model.endpoints import PUBLISHED_MODEL, Endpoint, resolve_endpoint
+from llama_agent.model.endpoints import Endpoint, resolve_endpoint
 from llama_agent.model.pacing import Pacer
 from llama_agent.model.pools import AsyncPool, borrow, borrow_async
+from llama_agent.model.profiles import PUBLISHED_MODEL, Traits
+from llama_agent.model.saved_profiles import saved_profile
 from llama_agent.model.streams import Json
 from llama_agent.redaction import remember_secret
 
@@ -68,6 +70,7 @@ class Clients:
         self._endpoint: Endpoint | None = None
         self._embedded: EmbeddedServer | None = None
         self._model: str | None = None
+        self._traits: Traits | None = None
         self._client: OpenAI | None = None
         self._give_back: weakref.finalize[..., Clients] | None = None
         self._async_clients: dict[asyncio.AbstractEventLoop, _LoopClient] = {}
@@ -134,6 +137,18 @@ class Clients:
         return known.client
 
     @property
+    def traits(self) -> Traits:
+        """What the endpoint does with the model: as a probe found out, else as its kind usually does."""
+        traits = self._traits
+        if traits is None:
+            endpoint, model = self.endpoint, self.known_model
+            saved = saved_profile(endpoint.identity, model) if model else None
+            traits = saved.traits if saved else endpoint.profile.traits
+            if model:
+                self._traits = traits
+        return traits
+
+    @property
     def known_model(self) -> str | None:
         """Name of the model to ask for; None when the server has to be asked first."""
         return self._model or self.endpoint.model
@@ -146,7 +161,7 @@ class Clients:
         :returns: The name, kept from now on: the published default if the server has it, else its only one.
         :raises ConfigurationError: It lists none, or several.
         """
-        names = _names_in(listed)
+        names = names_in(listed)
         where = self.endpoint.base_url
         if PUBLISHED_MODEL not in names and len(names) != 1:
             shown = "\n".join(f"  - {name}" for name in names[:50])
@@ -163,6 +178,7 @@ class Clients:
             embedded, self._embedded = self._embedded, None
             self._endpoint = None
             self._model = None
+            self._traits = None
             # Async clients can't be closed from here, but mustn't go on to an endpoint that may be gone.
             self._generation += 1
         if give_back is not None:
@@ -215,8 +231,13 @@ class Clients:
             raise ConfigurationError(f"OPENAI_TIMEOUT must be a number of seconds, not {text!r}") from error
 
 
-def _names_in(body: Json) -> list[str]:
-    """Model names of a `GET /models` answer."""
+def names_in(body: Json) -> list[str]:
+    """
+    Names of models.
+
+    :param body: The answer to `GET /models`.
+    :returns: The names, in the server's order.
+    """
     data = body.get("data")
     items = cast("list[object]", data) if isinstance(data, list) else []
     names = [cast("Json", item).get("id") for item in items if isinstance(item, dict)]

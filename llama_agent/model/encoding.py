@@ -28,9 +28,12 @@ class MessageEncoder:
     What was encoded is remembered by the message's identity. Only a weak reference is kept: a generator
     serves many runs, and mustn't keep their conversations alive. A message that was edited since is noticed
     by its parts, and encoded anew.
+
+    `null_content` says whether an assistant message without text is sent with null, and not with "".
     """
 
     def __init__(self) -> None:
+        self.null_content = False
         self._known: dict[int, tuple[weakref.ref[ChatMessage], tuple[object, ...], bytes]] = {}
 
     def encode(self, message: ChatMessage) -> bytes:
@@ -42,14 +45,27 @@ class MessageEncoder:
         :raises ConfigurationError: The format has no place for such a message.
         """
         key = id(message)
-        parts = _parts_of(message)
+        parts = (self.null_content, *_parts_of(message))
         known = self._known.get(key)
         if known is not None and known[0]() is message and known[1] == parts:
             return known[2]
-        encoded = dumps(wire_message(message))
+        encoded = dumps(self.wire(message))
         forget = self._known.pop
         self._known[key] = (weakref.ref(message, lambda _: forget(key, None)), parts, encoded)
         return encoded
+
+    def wire(self, message: ChatMessage) -> Json:
+        """
+        A message in OpenAI's format, as this server takes it.
+
+        :param message: As in `encode`.
+        :returns: The object.
+        :raises ConfigurationError: As `encode`.
+        """
+        wire = wire_message(message)
+        if self.null_content and not wire["content"] and wire.get("tool_calls"):
+            wire["content"] = None
+        return wire
 
 
 def wire_message(message: ChatMessage) -> Json:

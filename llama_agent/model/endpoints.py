@@ -14,81 +14,27 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, cast
-from urllib.parse import urlsplit
+from typing import cast
+from urllib.parse import SplitResult, urlsplit
 
 from haystack.utils import Secret
 
 from llama_agent.arguments import nearest
 from llama_agent.errors import ConfigurationError
+from llama_agent.model.profiles import (
+    PRESETS,
+    PUBLISHED_BASE_URL,
+    PUBLISHED_KEY_VARIABLE,
+    PUBLISHED_MODEL,
+    EndpointProfile,
+)
 
-PUBLISHED_BASE_URL = "https://api.llama.com/compat/v1/"
-PUBLISHED_MODEL = "Llama-4-Scout-17B-16E-Instruct-FP8"
-PUBLISHED_KEY_VARIABLE = "LLAMA_API_KEY"
 RETIRED = (
     "Meta retired its hosted Llama API (api.llama.com) on 2026-07-06. Choose another endpoint: set "
     "LLAMA_AGENT_ENDPOINT, or pass api_base_url=, to a preset ({presets}) or to the base URL of any "
     "OpenAI-compatible server."
 )
-
-ToolMode = Literal["native", "constrained"]
-"""How tool calls come about: the server's own tool calling, or replies held to a JSON schema."""
-
-
-@dataclass(frozen=True)
-class EndpointProfile:
-    """
-    What is known of a kind of server.
-
-    :param name: The preset's name.
-    :param base_url: Where it usually listens; empty for the embedded model, which has no fixed address.
-    :param key_variable: Environment variable that holds its key; None when it needs none.
-    :param model: Model to use when none is named; None to ask the server.
-    :param tool_mode: How tool calls come about there.
-    :param small_model: Whether the little helps for a very small model apply (`model/small_model.py`).
-    """
-
-    name: str
-    base_url: str
-    key_variable: str | None = None
-    model: str | None = None
-    tool_mode: ToolMode = "native"
-    small_model: bool = False
-
-
-PRESETS: Mapping[str, EndpointProfile] = {
-    profile.name: profile
-    for profile in (
-        EndpointProfile("embedded", "", model="embedded", tool_mode="constrained", small_model=True),
-        EndpointProfile("ollama", "http://localhost:11434/v1"),
-        EndpointProfile("llama.cpp", "http://localhost:8080/v1"),
-        EndpointProfile("vllm", "http://localhost:8000/v1"),
-        EndpointProfile("lmstudio", "http://localhost:1234/v1"),
-        EndpointProfile("sglang", "http://localhost:30000/v1"),
-        EndpointProfile("groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY", "llama-3.3-70b-versatile"),
-        EndpointProfile(
-            "together",
-            "https://api.together.xyz/v1",
-            "TOGETHER_API_KEY",
-            "meta-llama/Llama-3.3-70B-Instruct-Turbo",
-        ),
-        EndpointProfile(
-            "fireworks",
-            "https://api.fireworks.ai/inference/v1",
-            "FIREWORKS_API_KEY",
-            "accounts/fireworks/models/llama-v3p3-70b-instruct",
-        ),
-        EndpointProfile(
-            "openrouter",
-            "https://openrouter.ai/api/v1",
-            "OPENROUTER_API_KEY",
-            "meta-llama/llama-3.3-70b-instruct",
-        ),
-        EndpointProfile("llama-api", PUBLISHED_BASE_URL, PUBLISHED_KEY_VARIABLE, PUBLISHED_MODEL),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -109,6 +55,14 @@ class Endpoint:
     api_key: str | None
     model: str | None
     embedded: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What saved profiles know it by: its base URL without credentials, or `embedded:…`."""
+        if self.embedded is not None:
+            return f"embedded:{self.embedded}".rstrip(":")
+        parts = urlsplit(self.base_url)
+        return f"{parts.scheme}://{_host(parts)}{parts.path.rstrip('/')}"
 
 
 def resolve_endpoint(api_base_url: str | None, model: str | None, api_key: Secret | None) -> Endpoint:
@@ -202,15 +156,28 @@ def _look_up(name: str) -> tuple[EndpointProfile, str, str | None]:
         hint = f" Did you mean {meant}?" if meant else ""
         raise ConfigurationError(f"'{name}' is neither a preset nor an http(s) URL.{hint} {choices_text()}")
     for profile in PRESETS.values():
-        if profile.base_url and profile.base_url.rstrip("/") == name.rstrip("/"):
+        if profile.base_url and _same_server(profile.base_url, name):
             return profile, name, None
     return EndpointProfile("custom", name), name, None
+
+
+def _same_server(preset: str, given: str) -> bool:
+    """Whether a URL is a preset's own, by whatever name this machine goes."""
+    ours, theirs = urlsplit(preset), urlsplit(given)
+    same_path = ours.path.rstrip("/") == theirs.path.rstrip("/")
+    return same_path and (ours.scheme, _host(ours)) == (theirs.scheme, _host(theirs))
+
+
+def _host(parts: SplitResult) -> str:
+    host = (parts.hostname or "").lower()
+    name = "localhost" if host in ("127.0.0.1", "::1") else host
+    return name if parts.port is None else f"{name}:{parts.port}"
 
 
 def _is_http_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 

@@ -37,9 +37,14 @@ from llama_agent.errors import ConfigurationError
 from llama_agent.model.attempts import Attempts
 from llama_agent.model.clients import Clients
 from llama_agent.model.encoding import MessageEncoder
-from llama_agent.model.endpoints import PUBLISHED_BASE_URL, PUBLISHED_KEY_VARIABLE, PUBLISHED_MODEL, ToolMode
 from llama_agent.model.modes import Ask, Fetch, ModeFlow, ModelCall, constrained, native
 from llama_agent.model.pacing import RateLimit, check_rate_limit
+from llama_agent.model.profiles import (
+    PUBLISHED_BASE_URL,
+    PUBLISHED_KEY_VARIABLE,
+    PUBLISHED_MODEL,
+    ToolMode,
+)
 from llama_agent.model.published_package import warn_if_installed
 from llama_agent.model.replies import message_of
 from llama_agent.model.retry import RetryPolicy, check_policy
@@ -153,6 +158,15 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         self.rate_limit = rate_limit
         self._clients = Clients(api_base_url, model, api_key, timeout, http_client_kwargs)
         self._transport = Transport(MessageEncoder())
+
+    @property
+    def context_tokens(self) -> int | None:
+        """
+        Size of the model's window, in tokens; None when it isn't known. `llama-agent probe --save` finds out.
+
+        :raises ConfigurationError: No endpoint is chosen, or its key is missing.
+        """
+        return self._clients.traits.context_tokens
 
     def warm_up(self) -> None:
         """
@@ -320,11 +334,12 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         return cast("MetaLlamaChatGenerator", default_from_dict(cls, data))
 
     def _flow(self, call: ModelCall) -> ModeFlow:
-        profile = self._clients.endpoint.profile
-        mode = self.tool_mode or profile.tool_mode
-        if mode == "native":
+        traits = self._clients.traits
+        self._transport.suit(traits)
+        if (self.tool_mode or traits.tool_mode) == "native":
             return native(call)
-        return small_model(call) if profile.small_model and self.tool_mode is None else constrained(call)
+        is_small = self._clients.endpoint.profile.small_model and self.tool_mode is None
+        return small_model(call) if is_small else constrained(call)
 
     def _model_call(
         self,

@@ -56,11 +56,20 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "llama-agent"
 
 
+def small_model_path() -> Path:
+    """
+    Where the small model is kept.
+
+    :returns: A path; nothing is there before it is fetched.
+    """
+    return cache_folder() / Path(MEMBER).name
+
+
 def _small_model() -> Path:
     from filelock import FileLock
 
-    folder = cache_folder()
-    target = folder / Path(MEMBER).name
+    target = small_model_path()
+    folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "fetch.lock"):

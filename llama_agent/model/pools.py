@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import httpx2
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
@@ -61,14 +61,15 @@ class AsyncPool:
         """Say that one user less needs it; the last one closes it."""
         self._users -= 1
         if not self._users:
-            _async_pools[self._loop].remove(self)
+            _async_pools[self._loop].discard(self)
             await self._guard.aclose()
 
 
 # Taken again by a generator that is collected while it is held.
 _lock = threading.RLock()
 _pools: list[Pool] = []
-_async_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, list[AsyncPool]] = WeakKeyDictionary()
+# Weak: a pool refers to its loop, and what is forgotten with it is to go. Those who use a pool hold it.
+_async_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[AsyncPool]] = WeakKeyDictionary()
 
 
 def borrow(base_url: str, settings: Mapping[str, Any]) -> Pool:
@@ -95,12 +96,12 @@ def borrow(base_url: str, settings: Mapping[str, Any]) -> Pool:
 async def borrow_async(base_url: str, settings: Mapping[str, Any]) -> AsyncPool:
     """`borrow`, for the running event loop."""
     key, loop = (_origin(base_url), settings), asyncio.get_running_loop()
-    pools = _async_pools.setdefault(loop, [])
+    pools = _async_pools.setdefault(loop, WeakSet())
     pool = next((pool for pool in pools if pool._key == key), None)  # pyright: ignore[reportPrivateUsage]
     if pool is None:
         client = DefaultAsyncHttpxClient(**settings)
         pool = AsyncPool(client, key, loop, _closed_with_the_loop(client))
-        pools.append(pool)
+        pools.add(pool)
     pool._users += 1  # pyright: ignore[reportPrivateUsage]
     if pool._users == 1:  # pyright: ignore[reportPrivateUsage]
         await anext(pool._guard)  # pyright: ignore[reportPrivateUsage] - begun, it is closed with the loop

@@ -35,10 +35,12 @@ from openai.resources.chat.completions import AsyncCompletions, Completions
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
-from llama_agent.model.encoding import MessageEncoder, dumps, wire_message
+from llama_agent.model.encoding import MessageEncoder, dumps
 from llama_agent.model.faults import in_time, saying_retired, translated
+from llama_agent.model.profiles import Traits
 from llama_agent.model.redirects import Heard, follow, follow_async
 from llama_agent.model.rest_of_stream import RestOfStream
+from llama_agent.model.silent_cut import check_not_cut
 from llama_agent.model.streams import (
     Delta,
     EventDecoder,
@@ -51,7 +53,7 @@ from llama_agent.model.streams import (
 
 _BODY_FIELDS = CompletionCreateParamsBase.__required_keys__ | CompletionCreateParamsBase.__optional_keys__
 _CREATE_OPTIONS = {"headers": "extra_headers", "params": "extra_query", "timeout": "timeout"}
-_OWN_FIELDS = frozenset({"stream_options"})
+OWN_FIELDS = frozenset({"stream_options", "parallel_tool_calls"})
 """Fields that are sent without having been asked for."""
 _JSON = {"Content-Type": "application/json"}
 _OPENAI_FOLDER = str(Path(inspect.getfile(openai)).parent)
@@ -101,13 +103,25 @@ class Transport:
     """
     Sends requests to one endpoint, sync and async.
 
+    `refused` holds the fields that it learned to leave out.
+
     :param encoder: Remembers encoded messages from request to request.
     """
 
     def __init__(self, encoder: MessageEncoder) -> None:
         self._encoder = encoder
         self._rest = RestOfStream()
-        self._refused: set[str] = set()
+        self.refused: set[str] = set()
+        self._traits = Traits()
+
+    def suit(self, traits: Traits) -> None:
+        """
+        Send what the server takes, from now on.
+
+        :param traits: What is known of it.
+        """
+        self._traits = traits
+        self._encoder.null_content = traits.null_content
 
     def leave_out(self, parameter: str, request: WireRequest) -> bool:
         """
@@ -117,9 +131,9 @@ class Transport:
         :param request: What was refused.
         :returns: Whether the request can do without: what its caller asked for stays.
         """
-        if parameter not in _OWN_FIELDS or parameter in request.fields:
+        if parameter not in OWN_FIELDS or parameter in request.fields:
             return False
-        self._refused.add(parameter)
+        self.refused.add(parameter)
         return True
 
     def body(self, request: WireRequest) -> bytes:
@@ -129,16 +143,37 @@ class Transport:
         :param request: The request.
         :returns: UTF-8 JSON.
         """
-        fields = dict(request.fields)
+        fields = self._fields(request)
         if request.stream:
             fields["stream"] = True
-            self._ask_for_usage(fields)
         if request.messages is None:
             return dumps(fields)
-        messages = (m if isinstance(m, ChatMessage) else dumps(m) for m in request.messages)
-        joined = b",".join(self._encoder.encode(m) if isinstance(m, ChatMessage) else m for m in messages)
+        joined = b",".join(self._encoded(request.messages))
         rest = dumps(fields)[1:]
         return b'{"messages":[' + joined + (b"]," + rest if len(rest) > 1 else b"]}")
+
+    def _encoded(self, messages: Iterable[ChatMessage | Json]) -> Iterator[bytes]:
+        return (self._encoder.encode(m) if isinstance(m, ChatMessage) else dumps(m) for m in messages)
+
+    def _fields(self, request: WireRequest) -> Json:
+        """The caller's fields, and those of ours that the server takes."""
+        fields = dict(request.fields)
+        if request.stream and self._traits.stream_usage and "stream_options" not in self.refused:
+            fields.setdefault("stream_options", {"include_usage": True})
+        if "tools" in fields and self._traits.asks_parallel and "parallel_tool_calls" not in self.refused:
+            fields.setdefault("parallel_tool_calls", True)
+        return fields
+
+    def check_not_cut(self, request: WireRequest, answer: list[Reply] | Json) -> None:
+        """
+        Notice a prompt that the server cut without saying so, where such servers are known to.
+
+        :param request: What was sent.
+        :param answer: What came of it.
+        :raises ContextOverflow: It was cut.
+        """
+        if self._traits.cuts_silently and isinstance(answer, list) and answer and request.messages:
+            check_not_cut(b",".join(self._encoded(request.messages)), answer[0].usage)
 
     def send(self, client: OpenAI, request: WireRequest) -> list[Reply]:
         """
@@ -296,16 +331,10 @@ class Transport:
 
         return await follow_async(client, request.path, send, request.heard)
 
-    def _ask_for_usage(self, fields: Json) -> None:
-        if "stream_options" not in self._refused:
-            fields.setdefault("stream_options", {"include_usage": True})
-
     def _typed(self, request: WireRequest) -> dict[str, Any]:
         """Keyword arguments for `create`: what it doesn't know goes into `extra_body`."""
-        messages = [m if isinstance(m, dict) else wire_message(m) for m in request.messages or ()]
-        fields = dict(request.fields)
-        if request.stream:
-            self._ask_for_usage(fields)
+        messages = [m if isinstance(m, dict) else self._encoder.wire(m) for m in request.messages or ()]
+        fields = self._fields(request)
         unknown = {name: fields.pop(name) for name in list(fields) if name not in _BODY_FIELDS}
         options = {_CREATE_OPTIONS[name]: value for name, value in request.options.items()}
         return {"messages": messages, **fields, **options, **({"extra_body": unknown} if unknown else {})}
