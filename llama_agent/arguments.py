@@ -47,8 +47,12 @@ def read_arguments(raw: str | Mapping[str, object] | None) -> tuple[dict[str, An
     :returns: The arguments and None, or, when they can't be read, `{MALFORMED: text}` and the error to tell
         the model.
     """
-    if raw is None or isinstance(raw, Mapping):
-        return dict(raw or {}), None
+    if raw is None:
+        return {}, None
+    if isinstance(raw, Mapping):
+        if _is_finite(dict(raw)):
+            return dict(raw), None
+        raw = json.dumps(dict(raw))
     text = raw.strip()
     if text in ("", "null"):
         return {}, None

@@ -44,7 +44,10 @@ class translated:
             raise _status_error(error, self._base_url) from None
         if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
             raise EndpointError(_timeout_text(self._base_url, error), retryable=True) from None
-        if isinstance(error, openai.APIConnectionError | httpx2.TransportError):
+        if any(isinstance(cause, httpx2.DecodingError) for cause in _causes(error)):
+            text = f"{self._base_url} sent a body that isn't packed as its Content-Encoding says ({error})"
+            raise EndpointError(text, retryable=True) from None
+        if isinstance(error, openai.APIConnectionError | httpx2.RequestError):
             raise _connection_error(self._base_url, error) from None
         if isinstance(error, openai.OpenAIError):
             raise EndpointError(f"the openai client refused the request: {error}") from None
@@ -72,7 +75,7 @@ def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
     response, status = error.response, error.status_code
     body = response.text
     if 300 <= status < 400:
-        target = urljoin(str(error.request.url), response.headers.get("location", ""))
+        target = redirect_target(error)
         said = f"{base_url} redirects to {target}; the conversation was not sent there. "
         return EndpointError(
             f"{said}If that is where it should go, make it the api_base_url.", status=status, body=body
@@ -93,6 +96,20 @@ def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
         retryable=is_retryable(status, body),
         retry_after=wait_asked_for(response.headers),
     )
+
+
+def redirect_target(error: openai.APIStatusError) -> str:
+    """
+    Where a redirect leads.
+
+    :param error: Its answer.
+    :returns: The `Location`, whole where it can be made so; empty when there is none.
+    """
+    location = error.response.headers.get("location", "")
+    try:
+        return urljoin(str(error.request.url), location) if location else ""
+    except ValueError:
+        return location
 
 
 def _json_of(error: openai.APIStatusError) -> Json | None:
@@ -128,10 +145,10 @@ def _connection_error(base_url: str, error: BaseException) -> EndpointError:
     return EndpointError(f"{base_url} can't be reached ({said}). Is the server running?", retryable=True)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error and what led to it, the root last."""
     seen: set[int] = set()
-    cause: BaseException | None = error
+    cause = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         yield cause

@@ -13,8 +13,10 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import Request
 from weakref import WeakKeyDictionary, WeakSet
 
 import httpx2
@@ -88,7 +90,10 @@ def borrow(base_url: str, settings: Mapping[str, Any]) -> Pool:
                 # A forgotten generator may be collected at any moment, and close the pool in between.
                 if not pool.client.is_closed:
                     return pool
-        pool = Pool(DefaultHttpxClient(**settings), key, 1)
+        client = DefaultHttpxClient(**_with_cookies(settings))
+        hooks = client.event_hooks
+        client.event_hooks = {**hooks, "response": [_read_as_utf8, *hooks["response"]]}
+        pool = Pool(client, key, 1)
         _pools.append(pool)
         return pool
 
@@ -99,7 +104,9 @@ async def borrow_async(base_url: str, settings: Mapping[str, Any]) -> AsyncPool:
     pools = _async_pools.setdefault(loop, WeakSet())
     pool = next((pool for pool in pools if pool._key == key), None)  # pyright: ignore[reportPrivateUsage]
     if pool is None:
-        client = DefaultAsyncHttpxClient(**settings)
+        client = DefaultAsyncHttpxClient(**_with_cookies(settings))
+        hooks = client.event_hooks
+        client.event_hooks = {**hooks, "response": [_read_as_utf8_async, *hooks["response"]]}
         pool = AsyncPool(client, key, loop, _closed_with_the_loop(client))
         pools.add(pool)
     pool._users += 1  # pyright: ignore[reportPrivateUsage]
@@ -113,6 +120,27 @@ async def _closed_with_the_loop(client: httpx2.AsyncClient) -> AsyncGenerator[No
         yield
     finally:
         await client.aclose()
+
+
+def _read_as_utf8(response: httpx2.Response) -> None:
+    # JSON is UTF-8 (RFC 8259, section 8.1); what a header says may be no charset of text at all (`hex`).
+    response.encoding = "utf-8"
+
+
+async def _read_as_utf8_async(response: httpx2.Response) -> None:
+    _read_as_utf8(response)
+
+
+class _SendableCookies(DefaultCookiePolicy):
+    """Keeps no cookie that can't be sent back: each later request would fail."""
+
+    def set_ok(self, cookie: Cookie, request: Request) -> bool:
+        text = f"{cookie.name}{cookie.value or ''}"
+        return text.isascii() and text.isprintable() and super().set_ok(cookie, request)
+
+
+def _with_cookies(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"cookies": CookieJar(_SendableCookies()), **settings}
 
 
 def _origin(base_url: str) -> str:

@@ -36,10 +36,10 @@ def retry_after_seconds(value: str | None) -> float | None:
         pass
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+        now = datetime.fromtimestamp(time.time(), UTC)
+        return max(0.0, ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds())
+    except (ValueError, OverflowError):  # a year or an offset that no date has
         return None
-    now = datetime.fromtimestamp(time.time(), UTC)
-    return max(0.0, ((when if when.tzinfo else when.replace(tzinfo=UTC)) - now).total_seconds())
 
 
 def wait_asked_for(headers: Mapping[str, str]) -> float | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
 from openai import AsyncOpenAI, OpenAI
 
 from llama_agent.errors import EndpointError
-from llama_agent.model.faults import translated
+from llama_agent.model.faults import redirect_target, translated
 
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 307, 308})
@@ -83,9 +83,11 @@ def _url_of(client: OpenAI | AsyncOpenAI, path: str) -> str:
 
 
 def _same_origin_target(error: openai.APIStatusError) -> str | None:
-    source, location = str(error.request.url), error.response.headers.get("location", "")
-    target = urljoin(source, location)
-    return target if location and _origin(target) == _origin(source) else None
+    source, target = str(error.request.url), redirect_target(error)
+    try:
+        return target if target and _origin(str(httpx2.URL(target))) == _origin(source) else None
+    except (ValueError, httpx2.InvalidURL):
+        return None  # nothing can be sent there
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import jiter
 
 from llama_agent.errors import EndpointError
+from llama_agent.model.object_end import ObjectEnd
 from llama_agent.model.request_faults import blames_the_request, is_retryable, request_fault
 from llama_agent.redaction import redact
 
@@ -109,7 +110,7 @@ class EventDecoder:
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
         self._data: list[bytes] = []
         self._begun = False
 
@@ -121,16 +122,20 @@ class EventDecoder:
         :returns: The payloads of the events that are complete now, without the empty ones that keep
             a connection alive.
         """
-        text = self._rest + piece
+        may_end_line = b"\n" in piece or b"\r" in piece or (self._rest and self._rest[-1].endswith(b"\r"))
+        self._rest.append(piece)
+        if self._begun and not may_end_line:
+            return  # a long line in many pieces is joined once
+        text = b"".join(self._rest)
+        self._rest = [text]
         if not self._begun:
             if len(text) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(text):
-                self._rest = text
                 return
             self._begun, text = True, text.removeprefix(_BYTE_ORDER_MARK)
         # A CR ends a line, but the next piece may begin with its LF: keep it back until then.
         held = b"\r" if text.endswith(b"\r") else b""
         lines = text.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self._rest = lines.pop() + held
+        self._rest = [lines.pop() + held]
         for line in lines:
             if line.startswith(b"data:"):
                 self._data.append(line[5:].removeprefix(b" "))
@@ -158,7 +163,9 @@ class ReplyAssembler:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._arguments: list[list[str]] = []
+        self._ends: list[ObjectEnd] = []
         self._by_index: dict[int, int] = {}
+        self._by_id: dict[str, int] = {}
         self._repeating: set[int] = set()
 
     def feed(self, payload: bytes, *, may_be_cut: bool = False) -> Delta | None:
@@ -252,6 +259,7 @@ class ReplyAssembler:
             position = len(self.reply.calls)
             self.reply.calls.append(CallText())
             self._arguments.append([])
+            self._ends.append(ObjectEnd())
         if isinstance(index, int):
             self._by_index[index] = position
         call = self.reply.calls[position]
@@ -260,11 +268,14 @@ class ReplyAssembler:
         # Set once, never added to: servers repeat both in each delta, and none cuts a name in pieces.
         new_id, new_name = (call_id if not call.id else ""), (name if not call.name else "")
         call.id, call.name = call.id or call_id or None, call.name or name
+        if new_id:
+            self._by_id[new_id] = position
         text = arguments_text(cast("Json", arguments)) if isinstance(arguments, dict) else _string(arguments)
         if isinstance(arguments, dict):
             call.arguments = cast("Json", arguments)
         else:
             self._arguments[position].append(text)
+            self._ends[position].feed(text)
         return CallDelta(position, is_new, new_id or None, new_name or None, text)
 
     def _position(self, index: object, call_id: str, name: str, arguments: object) -> int | None:
@@ -273,8 +284,7 @@ class ReplyAssembler:
         if isinstance(index, int):
             position = self._by_index.get(index)
         else:
-            known = [p for p, call in enumerate(calls) if call_id and call.id == call_id]
-            position = known[-1] if known else (len(calls) - 1 if calls else None)
+            position = self._by_id.get(call_id, len(calls) - 1 if calls else None)
         if position is None:
             return None
         call = calls[position]
@@ -289,10 +299,7 @@ class ReplyAssembler:
         return position
 
     def _is_complete(self, position: int) -> bool:
-        if isinstance(self.reply.calls[position].arguments, dict):
-            return True
-        text = "".join(self._arguments[position]).strip()
-        return text.endswith("}") and _is_json(text.encode())
+        return isinstance(self.reply.calls[position].arguments, dict) or self._ends[position].reached
 
 
 def parse_completion(body: Json) -> list[Reply]:
@@ -348,7 +355,7 @@ def raise_error_in_body(body: Json) -> None:
     if said is None:
         return
     code = _object(cast("object", error)).get("code", body.get("code", body.get("status")))
-    status = code if isinstance(code, int) else None
+    status = code if type(code) is int and 100 <= code <= 599 else None
     told, text = f"the server answered with an error: {said}", json.dumps(body, default=str)
     if (fault := request_fault(told, status=status, body=body, text=text, said=said)) is not None:
         raise fault
