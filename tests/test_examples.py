@@ -30,6 +30,7 @@ SHOWN = {
     "haystack_pipeline": "It is 5\n",
     "task_script": "It is 5 (answered",
     "run_context": "[units_left: looking for lamp]\nIt is 3\n",
+    "fallback": "It is 3\n",
     "workspace": 'It is ["notes.md (19 bytes)"]\n',
 }
 

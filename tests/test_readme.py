@@ -18,7 +18,15 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.
 PROGRAMS = [text for language, text in BLOCKS if language == "python"]
 COMMANDS = [text for language, text in BLOCKS if language == "sh"]
 ELSEWHERE = [text for text in COMMANDS if "--endpoint" in text]
-ARGUMENTS = {"a": 17, "b": 25, "title": "groceries", "country": "Peru", "name": "Ada", "folder": "."}
+ARGUMENTS = {
+    "a": 17,
+    "b": 25,
+    "title": "groceries",
+    "country": "Peru",
+    "name": "Ada",
+    "folder": ".",
+    "city": "Oslo",
+}
 
 
 def a_model_that_calls_the_first_tool(request: Request) -> Reply:
@@ -80,6 +88,17 @@ def test_tools_are_shown_and_called_by_hand() -> None:
     assert done.returncode == 0, done.stderr
     assert "a: integer" in done.stdout
     assert done.stdout.endswith("\n42\n")
+
+
+def test_the_doctor_the_models_and_the_probe() -> None:
+    (command,) = [text for text in COMMANDS if text.startswith("llama-agent doctor")]
+    with Endpoint(["m"]) as endpoint:
+        endpoint.script(Always(a_model_that_calls_the_first_tool))
+        done = in_a_shell(f"export LLAMA_AGENT_ENDPOINT={endpoint.url}\n{command}")
+    assert done.returncode == 0, done.stderr
+    assert "ok answers" in done.stdout
+    assert "\nm\n" in done.stdout
+    assert "saved in" in done.stdout
 
 
 def test_the_main_job_runs_on_the_embedded_model() -> None:

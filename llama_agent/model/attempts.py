@@ -6,13 +6,13 @@ import asyncio
 import inspect
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias, cast
 
-from haystack.dataclasses import ComponentInfo, StreamingCallbackT
+from haystack.dataclasses import ComponentInfo, StreamingCallbackT, StreamingChunk
 from openai import AsyncOpenAI, OpenAI
 
 from llama_agent.errors import EndpointError, ParameterRefused
@@ -66,7 +66,12 @@ class Attempts:
             self.transport.check_not_cut(effect.request, answer)
             return answer
 
-        return self.policy.retrying()(attempt)
+        try:
+            return self.policy.retrying()(attempt)
+        except EndpointError:
+            # Whoever asks another model now, as Haystack's FallbackChatGenerator does, shows its answer anew.
+            self._show(maker.restart())
+            raise
 
     async def perform_async(self, client: AsyncOpenAI, effect: Ask | Fetch) -> Answer:
         """`perform`, on the running event loop."""
@@ -80,7 +85,11 @@ class Attempts:
             self.transport.check_not_cut(effect.request, answer)
             return answer
 
-        return await self.policy.retrying_async()(attempt)
+        try:
+            return await self.policy.retrying_async()(attempt)
+        except EndpointError:
+            await self._show_async(maker.restart())
+            raise
 
     def _send(self, client: OpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
         for _ in OWN_FIELDS:
@@ -101,7 +110,7 @@ class Attempts:
         return await self._send_once_async(client, effect, maker)
 
     def _send_once(self, client: OpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
-        request, callback = effect.request, self.callback
+        request = effect.request
         if self.policy.attempt_timeout is not None:
             request = replace(request, until=time.monotonic() + self.policy.attempt_timeout)
         if isinstance(effect, Fetch):
@@ -109,33 +118,36 @@ class Attempts:
         if not request.stream:
             return self.transport.send(client, request)
         assembler = ReplyAssembler()
-        for chunk in maker.restart():
-            if callback is not None:
-                callback(chunk)
+        self._show(maker.restart())
         for delta in self.transport.stream(client, request, assembler):
             maker.note(delta)
-            if callback is not None:
-                for chunk in maker.chunks(delta, assembler.reply):
-                    callback(chunk)
+            if self.callback is not None:
+                self._show(maker.chunks(delta, assembler.reply))
         return [assembler.finish()]
 
     async def _send_once_async(self, client: AsyncOpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
-        request, callback = effect.request, self.callback
+        request = effect.request
         if isinstance(effect, Fetch):
             return await self.transport.send_json_async(client, request)
         if not request.stream:
             return await self.transport.send_async(client, request)
         assembler = ReplyAssembler()
-        for chunk in maker.restart():
-            if callback is not None and inspect.isawaitable(answer := callback(chunk)):
-                await answer
+        await self._show_async(maker.restart())
         async for delta in self.transport.stream_async(client, request, assembler):
             maker.note(delta)
-            if callback is not None:
-                for chunk in maker.chunks(delta, assembler.reply):
-                    if inspect.isawaitable(answer := callback(chunk)):
-                        await answer
+            if self.callback is not None:
+                await self._show_async(maker.chunks(delta, assembler.reply))
         return [assembler.finish()]
+
+    def _show(self, chunks: Iterable[StreamingChunk]) -> None:
+        for chunk in chunks:
+            if self.callback is not None:
+                self.callback(chunk)
+
+    async def _show_async(self, chunks: Iterable[StreamingChunk]) -> None:
+        for chunk in chunks:
+            if self.callback is not None and inspect.isawaitable(answer := self.callback(chunk)):
+                await answer
 
     @contextmanager
     def _turn(self, request: WireRequest, deadline: float) -> Generator[_Turn]:
