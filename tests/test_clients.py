@@ -16,7 +16,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ KEY = "sk-very-secret-0123456789"
 EVENTS = "text/event-stream"
 PATIENCE = 20.0
 """Seconds until a test gives up on something that takes milliseconds."""
+CROWD = RetryPolicy(max_retries=5, initial_wait=0.05)
+"""For hundreds that connect at once: a system may turn some away, as the endpoint's queue is shorter."""
 
 every_way = pytest.mark.parametrize(
     ("way", "stream"), [("sync", False), ("sync", True), ("async", False), ("async", True)]
@@ -495,20 +497,23 @@ def test_loops_of_a_paced_generator_are_forgotten(make: Maker, endpoint: Endpoin
 
 def test_one_generator_serves_the_loops_of_many_threads(make: Maker, endpoint: Endpoint) -> None:
     endpoint.script(Always(Reply("5")))
-    generator, gate = make(), threading.Barrier(40)
+    generator, gate = make(), threading.Barrier(16)
 
-    def work(number: int) -> list[str | None]:
+    def work(_: int) -> list[str | None]:
         gate.wait(PATIENCE)
-        return [ask(generator, "async", close=number % 2 == 0).text for _ in range(5)]
+        with ExitStack() as loops:
+            # They stay open until the thread's end: the more there are, the more is to be looked through.
+            runners = [loops.enter_context(asyncio.Runner()) for _ in range(8)]
+            return [runner.run(ask_async(generator)).text for runner in runners]
 
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        with ThreadPoolExecutor(40) as threads:
-            answers = list(threads.map(work, range(40)))
+        with ThreadPoolExecutor(16) as threads:
+            answers = list(threads.map(work, range(16)))
     finally:
         sys.setswitchinterval(before)
-    assert answers == [["5"] * 5] * 40
+    assert answers == [["5"] * 8] * 16
 
 
 # Many at once
@@ -519,7 +524,7 @@ def test_300_threads_share_a_generator_and_leave_nothing(
     make: Maker, endpoint: Endpoint, stream: bool
 ) -> None:
     endpoint.script(Always(lambda request: Reply(f"echo {request.messages[0]['content']}")))
-    generator, gate = make(), threading.Barrier(300)
+    generator, gate = make(retry=CROWD), threading.Barrier(300)
     known = set(threading.enumerate())
     answers: dict[int, str | None] = {}
 
@@ -545,7 +550,7 @@ def test_300_threads_share_a_generator_and_leave_nothing(
 @pytest.mark.parametrize("stream", [False, True])
 def test_300_tasks_share_a_generator_and_leave_nothing(make: Maker, endpoint: Endpoint, stream: bool) -> None:
     endpoint.script(Always(lambda request: Reply(f"echo {request.messages[0]['content']}")))
-    generator = make()
+    generator = make(retry=CROWD)
     known = set(threading.enumerate())
 
     async def work(number: int) -> str | None:

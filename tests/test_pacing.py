@@ -658,7 +658,7 @@ def test_a_request_sent_before_an_answer_came_is_counted_against_what_that_answe
 def test_an_error_that_has_nothing_to_do_with_limits_holds_nobody_up(
     make: Maker, endpoint: Endpoint, status: int
 ) -> None:
-    """OpenAI and Groq say in every answer when a limit will be whole again: that is no wish to be left alone."""
+    """OpenAI and Groq say in every answer when a limit will be whole again: that asks nobody to wait."""
     plenty = {
         "x-ratelimit-remaining-requests": "14370",
         "x-ratelimit-reset-requests": "2m59.56s",
@@ -713,11 +713,11 @@ def test_an_older_answer_does_not_bring_back_what_a_newer_one_took(make: Maker, 
 def test_a_wait_for_one_turn_is_no_part_of_an_attempts_time(
     make: Maker, endpoint: Endpoint, way: str
 ) -> None:
-    reset = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1500ms"}
+    reset = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1000ms"}
     endpoint.script(answer(reset), answer({}))
     generator = make(rate_limit=RateLimit())
     ask(generator)
-    assert ask(generator, way=way, retry=RetryPolicy(max_retries=0, attempt_timeout=1.4)) == "5"
+    assert ask(generator, way=way, retry=RetryPolicy(max_retries=0, attempt_timeout=0.95)) == "5"
 
 
 # Called off
@@ -828,34 +828,48 @@ def test_300_waiters_of_threads_and_tasks_leave_nothing_when_called_off(
     assert goes_at_once(make(rate_limit=RateLimit(requests_per_minute=2)))
 
 
-@pytest.mark.parametrize("limit", [RateLimit(concurrent=20), RateLimit(requests_per_minute=300)], ids=str)
-def test_300_threads_and_300_tasks_are_all_answered_under_a_limit(
-    make: Maker, endpoint: Endpoint, limit: RateLimit
-) -> None:
+def test_300_threads_and_300_tasks_are_all_answered_under_a_limit(make: Maker, endpoint: Endpoint) -> None:
     counted = Counted()
     counted.gate.set()
     endpoint.script(Always(counted))
-    generator = make(rate_limit=limit)
-    number = 150 if limit.requests_per_minute else 300
-    gate = threading.Barrier(number)
+    generator = make(rate_limit=RateLimit(concurrent=20))
+    gate = threading.Barrier(300)
     answers: list[str | None] = []
 
     def work() -> None:
         gate.wait(PATIENCE)
-        answers.append(ask(generator, retry=RetryPolicy(deadline=PATIENCE)))
+        answers.append(ask(generator))
 
     async def many() -> list[str | None]:
-        return await asyncio.gather(*(ask_async(generator) for _ in range(number)))
+        return await asyncio.gather(*(ask_async(generator) for _ in range(300)))
 
-    workers = [threading.Thread(target=work, daemon=True) for _ in range(number)]
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(300)]
     for worker in workers:
         worker.start()
-    assert asyncio.run(many()) == ["5"] * number
+    assert asyncio.run(many()) == ["5"] * 300
     for worker in workers:
         worker.join(PATIENCE)
-    assert answers == ["5"] * number
-    if limit.concurrent is not None:
-        assert counted.most <= limit.concurrent
+    assert answers == ["5"] * 300
+    assert counted.most <= 20
+
+
+def test_threads_and_tasks_together_do_not_send_one_more_than_a_minutes_requests(
+    make: Maker, endpoint: Endpoint
+) -> None:
+    endpoint.script(Always(Reply("5")))
+    generator, gate = make(rate_limit=RateLimit(requests_per_minute=20)), threading.Barrier(8)
+
+    def work(number: int) -> int:
+        gate.wait(PATIENCE)
+        answered = 0
+        for _ in range(5):
+            with suppress(EndpointError):
+                answered += ask(generator, way="async" if number % 2 else "sync", retry=IMPATIENT) == "5"
+        return answered
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(work, range(8))) == 20
+    assert len(endpoint.requests) == 20
 
 
 # Settings
