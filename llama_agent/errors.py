@@ -27,7 +27,7 @@ A model's mistake is never an exception: it goes back to the model as a message.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama_agent.redaction import redact
 
@@ -52,6 +52,16 @@ class LlamaAgentError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(redact(message, limit=_MESSAGE_CHARACTERS))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A process pool sends errors by pickle, which would call the class with the text alone.
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[LlamaAgentError], args: tuple[object, ...]) -> LlamaAgentError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class ConfigurationError(LlamaAgentError, ValueError):

@@ -19,11 +19,11 @@ from llama_agent.errors import EndpointError, ParameterRefused
 from llama_agent.json_schema import estimated_tokens
 from llama_agent.model.faults import too_slow
 from llama_agent.model.modes import Ask, Fetch
-from llama_agent.model.pacing import Pacer, RateLimit, Ticket
+from llama_agent.model.pacing import Pacer, Patience, RateLimit, Ticket
 from llama_agent.model.replies import ChunkMaker
 from llama_agent.model.retry import RetryPolicy
 from llama_agent.model.streams import Json, Reply, ReplyAssembler
-from llama_agent.model.wire import OWN_FIELDS, Transport, WireRequest
+from llama_agent.model.wire import Transport, WireRequest
 
 Answer: TypeAlias = list[Reply] | Json
 """Replies of an `Ask`, the JSON of a `Fetch`."""
@@ -61,10 +61,16 @@ class Attempts:
         maker, deadline = ChunkMaker(self.component), self._deadline()
 
         def attempt() -> Answer:
-            with self._turn(effect.request, deadline) as turn:
-                answer = turn.took(self._send(client, replace(effect, request=turn.request), maker))
-            self.transport.check_not_cut(effect.request, answer)
-            return answer
+            without: set[str] = set()
+            while True:
+                try:
+                    with self._turn(effect.request, deadline) as turn:
+                        answer = turn.took(self._send(client, replace(effect, request=turn.request), maker))
+                except ParameterRefused as refused:
+                    self._do_without(refused, effect.request, without)
+                else:
+                    self.transport.check_not_cut(effect.request, answer)
+                    return answer
 
         try:
             return self.policy.retrying()(attempt)
@@ -78,12 +84,17 @@ class Attempts:
         maker, deadline = ChunkMaker(self.component), self._deadline()
 
         async def attempt() -> Answer:
-            async with self._turn_async(effect.request, deadline) as turn, _in_time(self.policy):
-                answer = turn.took(
-                    await self._send_async(client, replace(effect, request=turn.request), maker)
-                )
-            self.transport.check_not_cut(effect.request, answer)
-            return answer
+            without: set[str] = set()
+            while True:
+                try:
+                    async with self._turn_async(effect.request, deadline) as turn, _in_time(self.policy):
+                        asked = replace(effect, request=turn.request)
+                        answer = turn.took(await self._send_async(client, asked, maker))
+                except ParameterRefused as refused:
+                    self._do_without(refused, effect.request, without)
+                else:
+                    self.transport.check_not_cut(effect.request, answer)
+                    return answer
 
         try:
             return await self.policy.retrying_async()(attempt)
@@ -91,25 +102,13 @@ class Attempts:
             await self._show_async(maker.restart())
             raise
 
+    def _do_without(self, refused: ParameterRefused, request: WireRequest, without: set[str]) -> None:
+        """Have the request sent again without a field that it needn't have; at most once for each field."""
+        if refused.parameter in without or not self.transport.leave_out(refused.parameter, request):
+            raise refused
+        without.add(refused.parameter)
+
     def _send(self, client: OpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
-        for _ in OWN_FIELDS:
-            try:
-                return self._send_once(client, effect, maker)
-            except ParameterRefused as refused:
-                if not self.transport.leave_out(refused.parameter, effect.request):
-                    raise
-        return self._send_once(client, effect, maker)
-
-    async def _send_async(self, client: AsyncOpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
-        for _ in OWN_FIELDS:
-            try:
-                return await self._send_once_async(client, effect, maker)
-            except ParameterRefused as refused:
-                if not self.transport.leave_out(refused.parameter, effect.request):
-                    raise
-        return await self._send_once_async(client, effect, maker)
-
-    def _send_once(self, client: OpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
         request = effect.request
         if self.policy.attempt_timeout is not None:
             request = replace(request, until=time.monotonic() + self.policy.attempt_timeout)
@@ -125,7 +124,7 @@ class Attempts:
                 self._show(maker.chunks(delta, assembler.reply))
         return [assembler.finish()]
 
-    async def _send_once_async(self, client: AsyncOpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
+    async def _send_async(self, client: AsyncOpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
         request = effect.request
         if isinstance(effect, Fetch):
             return await self.transport.send_json_async(client, request)
@@ -154,7 +153,8 @@ class Attempts:
         if self.limit is None or request.method == "GET":
             yield _Turn(request)
             return
-        admitted = self.pacer.admitted(self.limit, self._tokens_of(request), deadline)
+        patience = Patience(deadline, self.policy.max_retry_after)
+        admitted = self.pacer.admitted(self.limit, self._tokens_of(request), patience)
         with admitted as ticket, self._booked(ticket):
             yield self._turn_of(ticket, request)
 
@@ -163,7 +163,8 @@ class Attempts:
         if self.limit is None or request.method == "GET":
             yield _Turn(request)
             return
-        async with self.pacer.admitted_async(self.limit, self._tokens_of(request), deadline) as ticket:
+        patience = Patience(deadline, self.policy.max_retry_after)
+        async with self.pacer.admitted_async(self.limit, self._tokens_of(request), patience) as ticket:
             with self._booked(ticket):
                 yield self._turn_of(ticket, request)
 
@@ -176,7 +177,7 @@ class Attempts:
         try:
             yield
         except EndpointError as error:
-            if error.retry_after:
+            if error.retryable and error.retry_after:
                 self.pacer.refused(min(error.retry_after, self.policy.max_retry_after))
             if error.status is not None:
                 self.pacer.used(ticket, 0)  # it was turned away, and read nothing

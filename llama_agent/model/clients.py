@@ -6,8 +6,10 @@ import asyncio
 import os
 import threading
 import weakref
+from base64 import b64encode
 from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
 import httpx2
 from haystack.utils import Secret
@@ -93,7 +95,7 @@ class Clients:
     @property
     def pacer(self) -> Pacer:
         """The book of this endpoint's requests."""
-        return Pacer.of(self.endpoint.base_url or self.endpoint.profile.name, self.endpoint.api_key)
+        return Pacer.of(self.endpoint.identity, self.endpoint.api_key)
 
     def sync_client(self) -> OpenAI:
         """
@@ -104,7 +106,7 @@ class Clients:
         with self._lock:
             if self._client is None:
                 settings = self._settings()
-                pool = borrow(settings["base_url"], self._http_settings())
+                pool = borrow(settings["base_url"], settings["api_key"], self._http_settings())
                 # Also when nobody calls `close`: connections are shared, and outlive a forgotten generator.
                 self._give_back = weakref.finalize(self, pool.give_back)
                 self._client = OpenAI(http_client=pool.client, **settings)
@@ -117,7 +119,7 @@ class Clients:
         :returns: The same client each time on one loop, until `close_async`.
         """
         loop = asyncio.get_running_loop()
-        for gone in [known for known in self._async_clients if known.is_closed()]:
+        for gone in [known for known in list(self._async_clients) if known.is_closed()]:
             self._async_clients.pop(gone, None)  # its connections were closed with it
         known = self._async_clients.get(loop)
         if known is None or known.generation != self._generation:
@@ -125,7 +127,7 @@ class Clients:
             is_embedded = self.endpoint.embedded is not None
             # Starting the embedded model takes a second; a download takes longer.
             settings = await asyncio.to_thread(self._settings) if is_embedded else self._settings()
-            pool = await borrow_async(settings["base_url"], self._http_settings())
+            pool = await borrow_async(settings["base_url"], settings["api_key"], self._http_settings())
             client = AsyncOpenAI(http_client=pool.client, **settings)
             before = self._async_clients.get(loop)
             if before is not None and before.generation == generation:
@@ -201,13 +203,14 @@ class Clients:
                 if self._embedded is None:
                     self._embedded = EmbeddedServer.acquire(endpoint.embedded)
                 base_url, api_key = self._embedded.base_url, self._embedded.api_key
+        base_url, user = _without_user(base_url)
         return {
             "base_url": base_url,
             # The client demands a key, and takes OPENAI_API_KEY without one; servers that need none ignore
             # it.
             "api_key": api_key or "none",
             # Else the client would tell every server what OPENAI_ORG_ID and OPENAI_PROJECT_ID say.
-            "default_headers": {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()},
+            "default_headers": {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit(), **user},
             # Retries are ours (model/retry.py): the client's own would multiply them.
             "max_retries": 0,
             "timeout": httpx2.Timeout(self._seconds(), connect=min(CONNECT_TIMEOUT, self._seconds())),
@@ -229,6 +232,18 @@ class Clients:
             return float(text) if text else DEFAULT_TIMEOUT
         except ValueError as error:
             raise ConfigurationError(f"OPENAI_TIMEOUT must be a number of seconds, not {text!r}") from error
+
+
+def _without_user(base_url: str) -> tuple[str, dict[str, str]]:
+    """A URL without `user:password@`, which would be shown with it, and the header that says the same."""
+    parts = urlsplit(base_url)
+    if "@" not in parts.netloc:
+        return base_url, {}
+    user, _, host = parts.netloc.rpartition("@")
+    told = unquote(user)
+    remember_secret(told.partition(":")[2])
+    basic = b64encode(told.encode()).decode()
+    return parts._replace(netloc=host).geturl(), {"Authorization": f"Basic {basic}"}
 
 
 def names_in(body: Json) -> list[str]:

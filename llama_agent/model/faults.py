@@ -33,24 +33,38 @@ class translated:
     """Turns the `openai` client's exceptions into ours."""
 
     def __init__(self, client: OpenAI | AsyncOpenAI) -> None:
+        self._client = client
         self._base_url = str(client.base_url)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        # `from None`: a traceback would print the client's exceptions, and those hold headers and bodies.
+        fault = self._fault_of(error)
+        if fault is None:
+            return
+        try:
+            raise fault from None
+        finally:
+            # A traceback, or whoever walks it, would show the client's exceptions: headers, bodies, URLs.
+            fault.__context__ = None
+
+    def _fault_of(self, error: BaseException | None) -> EndpointError | None:
+        base_url = self._base_url
         if isinstance(error, openai.APIStatusError):
-            raise _status_error(error, self._base_url) from None
+            return _status_error(error, base_url)
         if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
-            raise EndpointError(_timeout_text(self._base_url, error), retryable=True) from None
+            return EndpointError(_timeout_text(base_url, error), retryable=True)
+        if isinstance(error, Exception) and self._client.is_closed():
+            return EndpointError(f"the generator was closed while {base_url} was asked")
         if any(isinstance(cause, httpx2.DecodingError) for cause in _causes(error)):
-            text = f"{self._base_url} sent a body that isn't packed as its Content-Encoding says ({error})"
-            raise EndpointError(text, retryable=True) from None
+            text = f"{base_url} sent a body that isn't packed as its Content-Encoding says ({error})"
+            return EndpointError(text, retryable=True)
         if isinstance(error, openai.APIConnectionError | httpx2.RequestError):
-            raise _connection_error(self._base_url, error) from None
+            return _connection_error(base_url, error)
         if isinstance(error, openai.OpenAIError):
-            raise EndpointError(f"the openai client refused the request: {error}") from None
+            return EndpointError(f"the openai client refused the request: {error}")
+        return None
 
 
 @contextmanager
@@ -94,7 +108,7 @@ def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
         status=status,
         body=body,
         retryable=is_retryable(status, body),
-        retry_after=wait_asked_for(response.headers),
+        retry_after=wait_asked_for(response.headers, limited=status == 429),
     )
 
 

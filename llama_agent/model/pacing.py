@@ -10,19 +10,24 @@ woken, and asks again when woken or when its time has come.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, fields
+from functools import partial
 
 from llama_agent.errors import ConfigurationError, EndpointError
 from llama_agent.events import RequestDelayed, emit
 from llama_agent.model.rate_headers import Kind, remaining_in
 
 _MINUTE = 60.0
+_LOOK_AGAIN = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,40 @@ def check_rate_limit(given: object) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Patience:
+    """
+    How long a request may wait for its turn.
+
+    :param until: When its answer would come too late, on `time.monotonic`'s clock.
+    :param longest: Longest wait that a server may ask for, in seconds.
+    """
+
+    until: float = math.inf
+    longest: float = math.inf
+
+    def bounded(self, wait: _Wait) -> float:
+        """
+        Seconds to wait before looking again.
+
+        :param wait: What a request waits for.
+        :returns: At most a few seconds: what else can happen (an event loop that dies) tells nobody.
+        :raises EndpointError: It would wait too long.
+        """
+        left = self.until - time.monotonic()
+        if left <= 0 or (math.isfinite(wait.seconds) and wait.seconds > left):
+            raise EndpointError(
+                f"the request's turn comes after RetryPolicy's deadline ({wait.reason}): raise the deadline "
+                "or the RateLimit"
+            )
+        if wait.by_server and wait.seconds > self.longest:
+            raise EndpointError(
+                f"{wait.reason} for the next {wait.seconds:,.0f} seconds, longer than RetryPolicy's "
+                f"max_retry_after of {self.longest:,.0f}"
+            )
+        return max(0.0, min(wait.seconds, left, _LOOK_AGAIN))
+
+
 @dataclass(eq=False)
 class Ticket:
     """
@@ -72,13 +111,16 @@ class Ticket:
     :param limit: What it has to keep to.
     :param tokens: What it takes of the tokens: estimated, later counted.
     :param wake: Has its waiter ask again; may be called from any thread.
+    :param is_dead: Whether nobody waits any more: its event loop is closed.
     """
 
     limit: RateLimit
     tokens: int
     wake: Callable[[], object]
+    is_dead: Callable[[], bool] = lambda: False
     number: int = field(default=0, init=False)
-    admitted_at: float | None = field(default=None, init=False)
+    admitted_at: float = field(default=math.inf, init=False)
+    server_counted: bool = field(default=False, init=False)
 
 
 @dataclass
@@ -93,54 +135,67 @@ class _Left:
 class _Wait:
     seconds: float
     reason: str
+    by_server: bool = False
 
 
 class Pacer:
-    """The book of one endpoint: who waits, who is under way, what was sent within the last minute."""
+    """
+    The book of one endpoint: who waits, who is under way, what was sent within the last minute.
 
-    _books: dict[tuple[str, str | None], Pacer] = {}  # noqa: RUF012 - one per endpoint and process is the point
+    A request may leave it at any moment, even while this thread has the book open: an abandoned coroutine is
+    collected when the interpreter likes. So those who leave only say so, and whoever has the book strikes
+    them out.
+    """
+
+    _books: dict[tuple[str, str], Pacer] = {}  # noqa: RUF012 - one per endpoint and process is the point
     _books_lock = threading.Lock()
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._leaving: deque[Ticket] = deque()
         self._queue: deque[Ticket] = deque()
         self._sent: deque[Ticket] = deque()
-        self._under_way = 0
+        self._under_way: set[Ticket] = set()
         self._admitted = 0
         self._left: dict[Kind, _Left] = {}
         self._not_before = 0.0
 
     @classmethod
-    def of(cls, base_url: str, api_key: str | None) -> Pacer:
+    def of(cls, endpoint: str, api_key: str | None) -> Pacer:
         """
         The book of an endpoint.
 
-        :param base_url: Its base URL.
+        :param endpoint: Its `identity`.
         :param api_key: Servers count by key.
         :returns: The same one for the same endpoint, as long as the process lives.
         """
+        account = hashlib.sha256((api_key or "").encode()).hexdigest()
         with cls._books_lock:
-            return cls._books.setdefault((base_url, api_key), cls())
+            return cls._books.setdefault((endpoint, account), cls())
+
+    @classmethod
+    def forget_all(cls) -> None:
+        """Begin anew, in a forked process: who waited in the other one doesn't here."""
+        cls._books, cls._books_lock = {}, threading.Lock()
 
     @contextmanager
-    def admitted(self, limit: RateLimit, tokens: int, until: float = math.inf) -> Generator[Ticket]:
+    def admitted(self, limit: RateLimit, tokens: int, patience: Patience) -> Generator[Ticket]:
         """
         Wait for a request's turn on the caller's thread; it is under way within the block.
 
         :param limit: What it has to keep to.
         :param tokens: What it will probably take.
-        :param until: When waiting makes no more sense, on `time.monotonic`'s clock.
+        :param patience: How long it may wait.
         :returns: A context manager that gives the ticket.
         :raises EndpointError: Its turn would come too late.
         """
         woken = threading.Event()
-        ticket, told = Ticket(limit, tokens, woken.set), False
+        ticket, told = Ticket(limit, tokens, woken.set), ""
         try:
             self._join(ticket)
             while (wait := self._wait_of(ticket)) is not None:
-                told = told or _tell(wait)
-                # In slices: an interrupt isn't seen by every system while a thread waits without end.
-                woken.wait(min(_bounded(wait, until), _MINUTE))
+                told = _tell(wait, told)
+                woken.wait(patience.bounded(wait))
                 woken.clear()
             yield ticket
         finally:
@@ -148,21 +203,24 @@ class Pacer:
 
     @asynccontextmanager
     async def admitted_async(
-        self, limit: RateLimit, tokens: int, until: float = math.inf
+        self, limit: RateLimit, tokens: int, patience: Patience
     ) -> AsyncGenerator[Ticket]:
         """`admitted`, on the running event loop."""
-        loop, woken = asyncio.get_running_loop(), asyncio.Event()
-        ticket, told = Ticket(limit, tokens, lambda: loop.call_soon_threadsafe(woken.set)), False
+        woken = asyncio.Event()
+        # A ticket outlives its request by a minute, its loop is not to.
+        loop = weakref.ref(asyncio.get_running_loop())
+        ticket, told = Ticket(limit, tokens, partial(_wake, loop, woken), partial(_is_closed, loop)), ""
         try:
             self._join(ticket)
             while (wait := self._wait_of(ticket)) is not None:
-                told = told or _tell(wait)
+                told = _tell(wait, told)
                 try:
-                    async with asyncio.timeout(min(_bounded(wait, until), _MINUTE)):
+                    async with asyncio.timeout(patience.bounded(wait)):
                         await woken.wait()
                 except TimeoutError:
                     pass
                 woken.clear()
+            ticket.wake = _nobody  # and so isn't the event, which knows the loop
             yield ticket
         finally:
             self._leave(ticket)
@@ -175,13 +233,13 @@ class Pacer:
         :param headers: Of the answer.
         """
         now = time.monotonic()
-        with self._lock:
+        with self._opened():
             later = [other for other in self._sent if other.number > ticket.number]
             for kind, (count, seconds) in remaining_in(headers).items():
                 # Those sent since aren't in the server's count yet.
                 taken = len(later) if kind == "requests" else sum(other.tokens for other in later)
                 self._left[kind] = _Left(count - taken, now + (_MINUTE if seconds is None else seconds))
-            self._wake_first()
+                ticket.server_counted = ticket.server_counted or kind == "tokens"
 
     def refused(self, seconds: float) -> None:
         """
@@ -189,7 +247,7 @@ class Pacer:
 
         :param seconds: How long.
         """
-        with self._lock:
+        with self._opened():
             self._not_before = max(self._not_before, time.monotonic() + seconds)
 
     def used(self, ticket: Ticket, tokens: int) -> None:
@@ -199,67 +257,89 @@ class Pacer:
         :param ticket: The request.
         :param tokens: Prompt and reply.
         """
-        with self._lock:
-            if (left := self._left.get("tokens")) is not None:
+        with self._opened():
+            if (left := self._left.get("tokens")) is not None and not ticket.server_counted:
                 left.count += ticket.tokens - tokens
             ticket.tokens = tokens
+
+    @contextmanager
+    def _opened(self) -> Generator[None]:
+        """The book, for this thread alone; whoever is first in the queue looks at it afterwards."""
+        with self._lock:
+            self._strike_out()
+            yield
             self._wake_first()
+        self._tidy()
 
     def _join(self, ticket: Ticket) -> None:
-        with self._lock:
+        with self._opened():
             self._queue.append(ticket)
 
     def _leave(self, ticket: Ticket) -> None:
-        with self._lock:
-            if ticket.admitted_at is not None:
-                self._under_way -= 1
-            elif ticket in self._queue:
+        self._leaving.append(ticket)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Strike out those who left, unless somebody has the book: then that one will."""
+        while self._leaving and self._lock.acquire(blocking=False):
+            try:
+                self._strike_out()
+                self._wake_first()
+            finally:
+                self._lock.release()
+
+    def _strike_out(self) -> None:
+        while self._leaving:
+            ticket = self._leaving.popleft()
+            self._under_way.discard(ticket)
+            if ticket in self._queue:
                 self._queue.remove(ticket)
-            self._wake_first()
+        while self._queue and self._queue[0].is_dead():
+            self._queue.popleft()
 
     def _wake_first(self) -> None:
-        while self._queue:
-            try:
+        if self._queue:
+            with suppress(RuntimeError):  # its event loop was closed just now
                 self._queue[0].wake()
-            except RuntimeError:  # its event loop is closed: nobody waits there any more
-                self._queue.popleft()
-            else:
-                return
 
     def _wait_of(self, ticket: Ticket) -> _Wait | None:
         """How long a ticket has to wait; None when it is admitted."""
-        now = time.monotonic()
         with self._lock:
-            if self._queue[0] is not ticket:
-                return _Wait(math.inf, "requests before it")
-            while self._sent and self._sent[0].admitted_at < now - _MINUTE:  # pyright: ignore[reportOptionalOperand] - those sent were admitted
-                self._sent.popleft()
-            longest = max(self._waits(ticket, now), key=lambda wait: wait.seconds)
-            if longest.seconds > 0:
-                return longest
-            self._admit(ticket, now)
-            return None
+            self._strike_out()
+            wait = self._look(ticket, time.monotonic())
+            if wait is None:
+                self._wake_first()
+        self._tidy()
+        return wait
 
-    def _admit(self, ticket: Ticket, now: float) -> None:
+    def _look(self, ticket: Ticket, now: float) -> _Wait | None:
+        if not self._queue or self._queue[0] is not ticket:
+            return _Wait(math.inf, "requests before it")
+        while self._sent and self._sent[0].admitted_at < now - _MINUTE:
+            self._sent.popleft()
+        longest = max(self._waits(ticket, now), key=lambda wait: wait.seconds)
+        if longest.seconds > 0:
+            return longest
         self._queue.popleft()
         self._admitted += 1
         ticket.number, ticket.admitted_at = self._admitted, now
         self._sent.append(ticket)
-        self._under_way += 1
+        self._under_way.add(ticket)
         for kind, left in self._left.items():
             left.count -= 1 if kind == "requests" else ticket.tokens
-        self._wake_first()
+        return None
 
     def _waits(self, ticket: Ticket, now: float) -> Generator[_Wait]:
         limit = ticket.limit
-        yield _Wait(self._not_before - now, "the server asked to wait")
-        if limit.concurrent is not None and self._under_way >= limit.concurrent:
-            yield _Wait(math.inf, f"concurrent={limit.concurrent}")
+        yield _Wait(self._not_before - now, "the server asked to be left alone", by_server=True)
+        if limit.concurrent is not None and len(self._under_way) >= limit.concurrent:
+            self._under_way = {other for other in self._under_way if not other.is_dead()}
+            if len(self._under_way) >= limit.concurrent:
+                yield _Wait(math.inf, f"concurrent={limit.concurrent}")
         if limit.requests_per_minute is not None:
             count = limit.requests_per_minute
-            yield _Wait(
-                self._until_room([1] * len(self._sent), count - 1, now), f"requests_per_minute={count}"
-            )
+            seconds = self._until_room([1] * len(self._sent), count - 1, now)
+            yield _Wait(seconds, f"requests_per_minute={count}")
         if limit.tokens_per_minute is not None:
             count = limit.tokens_per_minute
             # One that is larger than the whole limit goes alone; the server may refuse it.
@@ -268,28 +348,40 @@ class Pacer:
             yield _Wait(self._until_room(spent, room, now), f"tokens_per_minute={count}")
         for kind, left in self._left.items():
             if left.count < (1 if kind == "requests" else ticket.tokens):
-                yield _Wait(left.until - now, f"the server has {max(left.count, 0)} {kind} left")
+                reason = f"the server has {max(left.count, 0)} {kind} left"
+                yield _Wait(left.until - now, reason, by_server=True)
 
     def _until_room(self, spent: list[int], room: int, now: float) -> float:
         """Seconds until what was spent within the last minute is at most `room`."""
         total = sum(spent)
+        if total <= room:
+            return 0.0
         for sent, amount in zip(self._sent, spent, strict=True):
-            if total <= room:
-                return 0.0
             total -= amount
-            until = (sent.admitted_at or now) + _MINUTE
             if total <= room:
-                return until - now
+                return sent.admitted_at + _MINUTE - now
         return 0.0
 
 
-def _bounded(wait: _Wait, until: float) -> float:
-    left = until - time.monotonic()
-    if left <= 0 or (wait.seconds > left and math.isfinite(wait.seconds)):
-        raise EndpointError(f"the request's turn would come after the deadline ({wait.reason})")
-    return min(wait.seconds, left)
+os.register_at_fork(after_in_child=Pacer.forget_all)
 
 
-def _tell(wait: _Wait) -> bool:
-    emit(RequestDelayed, wait=wait.seconds if math.isfinite(wait.seconds) else None, reason=wait.reason)
-    return True
+def _tell(wait: _Wait, told: str) -> str:
+    """Say what a request waits for, each reason once; `told` is the last one."""
+    if wait.reason != told:
+        emit(RequestDelayed, wait=wait.seconds if math.isfinite(wait.seconds) else None, reason=wait.reason)
+    return wait.reason
+
+
+def _wake(loop: weakref.ref[asyncio.AbstractEventLoop], woken: asyncio.Event) -> None:
+    if (running := loop()) is not None:
+        running.call_soon_threadsafe(woken.set)
+
+
+def _is_closed(loop: weakref.ref[asyncio.AbstractEventLoop]) -> bool:
+    running = loop()
+    return running is None or running.is_closed()
+
+
+def _nobody() -> None:
+    """Wake nobody."""

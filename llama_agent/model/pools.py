@@ -10,17 +10,28 @@ down: PEP 525.)
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
-from typing import Any
+from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 from urllib.request import Request
 from weakref import WeakKeyDictionary, WeakSet
 
 import httpx2
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
+
+from llama_agent.errors import ConfigurationError
+from llama_agent.redaction import redact
+
+Client = TypeVar("Client", httpx2.Client, httpx2.AsyncClient)
+
+
+_Key: TypeAlias = tuple[str, str, Mapping[str, Any]]
+"""Origin, account and settings: cookies are a server's word to one account."""
 
 
 @dataclass(eq=False)
@@ -32,7 +43,7 @@ class Pool:
     """
 
     client: httpx2.Client
-    _key: tuple[str, Mapping[str, Any]]
+    _key: _Key
     _users: int = 0
 
     def give_back(self) -> None:
@@ -54,7 +65,7 @@ class AsyncPool:
     """
 
     client: httpx2.AsyncClient
-    _key: tuple[str, Mapping[str, Any]]
+    _key: _Key
     _loop: asyncio.AbstractEventLoop
     _guard: AsyncGenerator[None]
     _users: int = 0
@@ -74,15 +85,18 @@ _pools: list[Pool] = []
 _async_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[AsyncPool]] = WeakKeyDictionary()
 
 
-def borrow(base_url: str, settings: Mapping[str, Any]) -> Pool:
+def borrow(base_url: str, api_key: str, settings: Mapping[str, Any]) -> Pool:
     """
     Get the connections to a server.
 
     :param base_url: A URL of the server.
+    :param api_key: The key that is sent to it.
     :param settings: For `httpx2.Client`.
-    :returns: The pool that others with the same settings use; a new one if there is none. Give it back.
+    :returns: The pool that others with the same key and settings use; a new one if there is none. Give it
+        back.
+    :raises ConfigurationError: The settings can't be used.
     """
-    key = (_origin(base_url), settings)
+    key = (_origin(base_url), api_key, settings)
     with _lock:
         for pool in _pools:
             if pool._key == key:  # pyright: ignore[reportPrivateUsage] - this file's own
@@ -90,7 +104,7 @@ def borrow(base_url: str, settings: Mapping[str, Any]) -> Pool:
                 # A forgotten generator may be collected at any moment, and close the pool in between.
                 if not pool.client.is_closed:
                     return pool
-        client = DefaultHttpxClient(**_with_cookies(settings))
+        client = _made(DefaultHttpxClient, settings)
         hooks = client.event_hooks
         client.event_hooks = {**hooks, "response": [_read_as_utf8, *hooks["response"]]}
         pool = Pool(client, key, 1)
@@ -98,13 +112,13 @@ def borrow(base_url: str, settings: Mapping[str, Any]) -> Pool:
         return pool
 
 
-async def borrow_async(base_url: str, settings: Mapping[str, Any]) -> AsyncPool:
+async def borrow_async(base_url: str, api_key: str, settings: Mapping[str, Any]) -> AsyncPool:
     """`borrow`, for the running event loop."""
-    key, loop = (_origin(base_url), settings), asyncio.get_running_loop()
+    key, loop = (_origin(base_url), api_key, settings), asyncio.get_running_loop()
     pools = _async_pools.setdefault(loop, WeakSet())
     pool = next((pool for pool in pools if pool._key == key), None)  # pyright: ignore[reportPrivateUsage]
     if pool is None:
-        client = DefaultAsyncHttpxClient(**_with_cookies(settings))
+        client = _made(DefaultAsyncHttpxClient, settings)
         hooks = client.event_hooks
         client.event_hooks = {**hooks, "response": [_read_as_utf8_async, *hooks["response"]]}
         pool = AsyncPool(client, key, loop, _closed_with_the_loop(client))
@@ -139,10 +153,40 @@ class _SendableCookies(DefaultCookiePolicy):
         return text.isascii() and text.isprintable() and super().set_ok(cookie, request)
 
 
-def _with_cookies(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"cookies": CookieJar(_SendableCookies()), **settings}
+def _made(kind: Callable[..., Client], settings: Mapping[str, Any]) -> Client:
+    given = {"cookies": CookieJar(_SendableCookies()), **settings}
+    if isinstance(limits := given.get("limits"), dict):  # as saved files have it
+        given["limits"] = httpx2.Limits(**cast("dict[str, Any]", limits))
+    for name in ("httpx2", "openai._base_client"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(known, _RedactingFilter) for known in logger.filters):
+            logger.addFilter(_RedactingFilter())
+    try:
+        return kind(**given)
+    except (TypeError, ValueError, OSError, AttributeError, ImportError) as error:
+        verify = f" (verify={given['verify']!r})" if isinstance(given.get("verify"), str) else ""
+        raise ConfigurationError(f"http_client_kwargs can't be used{verify}: {error}") from error
+
+
+class _RedactingFilter(logging.Filter):
+    """Takes secrets out of what the HTTP clients log: they show URLs whole."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), None
+        return True
 
 
 def _origin(base_url: str) -> str:
     parts = urlsplit(base_url)
-    return f"{parts.scheme}://{parts.netloc}"
+    return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def _forget_all() -> None:
+    """A forked process must not write on its parent's connections."""
+    global _lock
+    _lock = threading.RLock()
+    _pools.clear()
+    _async_pools.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)

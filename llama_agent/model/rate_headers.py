@@ -42,12 +42,14 @@ def retry_after_seconds(value: str | None) -> float | None:
         return None
 
 
-def wait_asked_for(headers: Mapping[str, str]) -> float | None:
+def wait_asked_for(headers: Mapping[str, str], *, limited: bool) -> float | None:
     """
     How long a server asks to be left alone.
 
     :param headers: Of its response, names in any case: `Retry-After`, `retry-after-ms` (OpenAI), else the
         `x-ratelimit-reset-*` of what is used up.
+    :param limited: Whether a limit was hit (status 429): then the soonest reset counts, where no header says
+        what is used up.
     :returns: Seconds from now; None when it doesn't say.
     """
     given = {name.lower(): value for name, value in headers.items()}
@@ -61,7 +63,9 @@ def wait_asked_for(headers: Mapping[str, str]) -> float | None:
         if name.startswith(_RESET) and (wait := reset_seconds(value)) is not None
     }
     used_up = [wait for kind, wait in resets.items() if given.get(_REMAINING + kind, "").strip() == "0"]
-    return max(used_up) if used_up else min(resets.values(), default=None)
+    if used_up:
+        return max(used_up)
+    return min(resets.values(), default=None) if limited else None
 
 
 def reset_seconds(value: str) -> float | None:

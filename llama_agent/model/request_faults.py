@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
+
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from llama_agent.errors import ContextOverflow, EndpointError, ParameterRefused
 
@@ -70,7 +72,7 @@ _OVERFLOWS = re.compile(
     r"exceed_context_size|exceeds the (?:available|maximum|model'?s?)? ?(?:maximum )?context (?:size|length)"
     r"|(?:maximum|model'?s) context length|context_length_exceeded|longer than the maximum model length"
     r"|inputs?`? tokens \+ `?max_new_tokens`? must be <=|inputs?`? must have less than \d+ tokens"
-    r"|request too large for model|prompt is too long|context length of only \d+",
+    r"|request too large|prompt is too long|context length of only \d+|context length is only \d+",
     re.IGNORECASE,
 )
 _N = r"(\d[\d,]{0,14})"
@@ -91,6 +93,7 @@ _REQUESTED = tuple(
     for pattern in (
         rf"\"n_prompt_tokens\": ?{_N}",
         rf"too large: {_N}\D.{{0,200}}request has {_N} input",
+        rf"passed {_N} input tokens and requested {_N} output",
         rf"given: {_N} `?inputs?`? tokens and {_N}",
         rf"given: {_N}",
         rf"\brequested:?(?: a total of| about)? {_N}",
@@ -140,10 +143,9 @@ def request_fault(
     :param body: The error's body as parsed JSON; None when it is none.
     :param text: The error's body as text.
     :param said: The message in it.
-    :returns: A `ContextOverflow`, a `ParameterRefused`, or another error that says what has to change; None
-        when the request may be all right.
+    :returns: A `ContextOverflow` or a `ParameterRefused`; None when the request may be all right.
     """
-    if (overflow := overflow_in(status, text)) is not None:
+    if (overflow := overflow_in(status, _essence(body, said))) is not None:
         return ContextOverflow(
             f"{told} The conversation, with its tools and room for the reply, is longer than the model's "
             "window: shorten it, offer fewer tools, lower max_tokens, or start the server with a larger one.",
@@ -152,22 +154,27 @@ def request_fault(
             status=status,
             body=text,
         )
-    if (cure := cure_of(said)) is not None:
-        return EndpointError(f"{told} {cure}", status=status, body=text)
-    if (parameter := refused_parameter_in(status, body, said)) is not None:
-        cure = _PARAMETER_CURES.get(parameter, f"Leave '{parameter}' out of generation_kwargs.")
-        return ParameterRefused(f"{told} {cure}", parameter=parameter, status=status, body=text)
+    if (refusal := refusal_in(status, body, said)) is not None:
+        name, cure = refusal
+        return ParameterRefused(f"{told} {cure}", parameter=name, status=status, body=text)
     return None
 
 
-_PARAMETER_CURES = {
-    "tools": "Use tool_mode='constrained', or a model that knows tools.",
-    "tool_choice": "Leave tool_choice out of generation_kwargs, or use tool_mode='constrained'.",
-    "max_tokens": "Name it max_completion_tokens in generation_kwargs.",
-    "max_completion_tokens": "Name it max_tokens in generation_kwargs.",
-    "strict": "Use tools_strict=False.",
-}
+def _essence(body: object, said: str) -> str:
+    """What an error says, its code and its numbers; not what it repeats of the request."""
+    fields = _object(body)
+    error = _object(fields.get("error")) or fields
+    told = [f'"{key}": {error[key]}' for key in ("n_prompt_tokens", "n_ctx") if type(error.get(key)) is int]
+    return " ".join([said, *(str(error.get(key, "")) for key in ("code", "type", "error_type")), *told])
+
+
 _REFUSING_STATUS = frozenset({400, 404, 405, 415, 422, 500, 501})
+_FIELDS = (
+    CompletionCreateParamsBase.__required_keys__
+    | CompletionCreateParamsBase.__optional_keys__
+    | {"stream", "top_k", "min_p", "repetition_penalty", "repeat_penalty", "grammar", "chat_template_kwargs"}
+)
+"""Fields that requests have; others are recognised only where a server plainly speaks of a parameter."""
 _NAME = r"[`'\"]?([A-Za-z_][\w.]{0,63})[`'\"]?"
 _REFUSALS = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -177,75 +184,108 @@ _REFUSALS = tuple(
         rf"keyword argument|key\(s\) in object):? {_NAME}",
         rf"(?:parameter|param|property|argument|field) {_NAME} (?:is|are) (?:currently )?"
         r"(?:unsupported|not supported|unknown|not allowed|not permitted)",
-        r"[`'\"]([A-Za-z_][\w.]{0,63})[`'\"](?: parameter| field| property)? (?:is|are) (?:currently )?"
-        r"(?:unsupported|not supported|unknown|not allowed|not permitted)",
         rf"{_NAME}: extra inputs are not permitted",
+        rf"extra inputs are not permitted, field: {_NAME}",
+        r"extra_forbidden.{1,20}loc.{1,8}body\W{1,6}(\w{1,63})",
         rf"does not support (?:the )?(?:parameter |field ){_NAME}",
         rf"does not support (?:the )?{_NAME} (?:parameter|field)",
     )
 )
+_VAGUE_REFUSAL = re.compile(
+    r"[`'\"]([A-Za-z_][\w.]{0,63})[`'\"] (?:is|are) (?:currently )?"
+    r"(?:unsupported|not supported|unknown|not allowed|not permitted)",
+    re.IGNORECASE,
+)
 _CURES = (
     (
         r"requires --enable-auto-tool-choice",
+        "tool_choice",
         "Start vLLM with --enable-auto-tool-choice and the model's --tool-call-parser, or use "
         "tool_mode='constrained'.",
     ),
-    (r"requires --jinja", "Start llama.cpp with --jinja, or use tool_mode='constrained'."),
+    (r"requires --jinja", "tools", "Start llama.cpp with --jinja, or use tool_mode='constrained'."),
     (
         r"does not support tools",
+        "tools",
         "Take a model whose template has tools, or use tool_mode='constrained'.",
     ),
     (
         r"(?:response_format|json mode|json_schema).{0,80}(?:cannot|can't|not) be (?:combined|used) with",
+        "response_format",
         "Leave out response_format or the tools.",
     ),
     (
         r"only supports single tool-calls at once",
+        "tool_calls",
         "The model's template knows one call per turn: use tool_mode='constrained'.",
     ),
 )
+_PARAMETER_CURES = {
+    "tools": "Use tool_mode='constrained', or a model that knows tools.",
+    "tool_choice": "Leave tool_choice out of generation_kwargs, or use tool_mode='constrained'.",
+    "max_tokens": "Name it max_completion_tokens in generation_kwargs.",
+    "max_completion_tokens": "Name it max_tokens in generation_kwargs.",
+    "strict": "Use tools_strict=False.",
+}
 
 
-def cure_of(text: str) -> str | None:
+def refusal_in(status: int | None, body: object, said: str) -> tuple[str, str] | None:
     """
-    What to do where a server says that it isn't set up for what was asked.
-
-    :param text: The error's body.
-    :returns: A sentence; None when it says something else.
-    """
-    for pattern, cure in _CURES:
-        if re.search(pattern, text, re.IGNORECASE):
-            return cure
-    return None
-
-
-def refused_parameter_in(status: int | None, body: object, text: str) -> str | None:
-    """
-    The field of the request that a server doesn't take.
+    What a server doesn't take, or isn't set up for.
 
     :param status: HTTP status; None for an error within a stream.
     :param body: The error's body as parsed JSON; None when it is none.
-    :param text: What it says.
-    :returns: The field's name; None when the error names none.
+    :param said: The message in it.
+    :returns: The field's name and the cure; None when the error says something else.
     """
     if status is not None and status not in _REFUSING_STATUS:
         return None
+    for pattern, name, cure in _CURES:
+        if re.search(pattern, said, re.IGNORECASE):
+            return name, cure
+    name = _refused_name(body, said)
+    return None if name is None else (name, _PARAMETER_CURES.get(name) or _leave_out(name))
+
+
+def _leave_out(name: str) -> str:
+    return f"Leave '{name}' out of generation_kwargs."
+
+
+def _refused_name(body: object, said: str) -> str | None:
     for detail in _details(body):
-        place = detail.get("loc")
-        if detail.get("type") == "extra_forbidden" and isinstance(place, list) and place:
-            names = [name for name in cast("list[object]", place) if isinstance(name, str) and name != "body"]
-            return names[0] if names else None
+        if detail.get("type") == "extra_forbidden":
+            return _name_at(detail.get("loc"))
+    error = _object(_object(body).get("error"))
+    parameter = error.get("param")
+    if isinstance(parameter, str) and "unsupported" in f"{error.get('code')} {error.get('type')}":
+        return parameter.partition(".")[0] or None
     for pattern in _REFUSALS:
-        if match := pattern.search(text):
-            return match[1].rstrip(".")
-    return None
+        if match := pattern.search(said):
+            name = match[1].partition(".")[0]
+            return name if name != "messages" else None
+    match = _VAGUE_REFUSAL.search(said)
+    name = match[1].partition(".")[0] if match else ""
+    return name if name in _FIELDS and name != "messages" else None
 
 
-def _details(body: object) -> Iterable[dict[str, Any]]:
+def _name_at(place: object) -> str | None:
+    """The field that a place in the body belongs to; None within the messages, which are no setting."""
+    names = (
+        [name for name in cast("list[object]", place) if isinstance(name, str)]
+        if isinstance(place, list)
+        else []
+    )
+    names = [name for name in names if name != "body"]
+    if not names or names[0] == "messages":
+        return None
+    return "strict" if names[0] == "tools" and names[-1] == "strict" else names[0]
+
+
+def _object(value: object) -> dict[str, object]:
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
+
+
+def _details(body: object) -> Iterable[dict[str, object]]:
     """FastAPI's list of what is wrong with the request."""
-    if not isinstance(body, dict):
-        return
-    details = cast("dict[str, object]", body).get("detail")
-    for item in cast("list[object]", details) if isinstance(details, list) else []:
-        if isinstance(item, dict):
-            yield cast("dict[str, Any]", item)
+    details = _object(body).get("detail")
+    return map(_object, cast("list[object]", details)) if isinstance(details, list) else ()

@@ -14,6 +14,8 @@ import httpx2
 _SECONDS = 0.25
 """How long the end may take: it usually comes with `[DONE]`, or right behind."""
 
+_MOST_MISSED = 3
+
 
 class _NetworkStream(Protocol):
     """What is used of httpcore2's network stream, which a response carries as an extension."""
@@ -22,10 +24,10 @@ class _NetworkStream(Protocol):
 
 
 class RestOfStream:
-    """Reads to the end of streams that are done, until a server is met that doesn't end them."""
+    """Reads to the end of streams that are done, unless a server keeps them open again and again."""
 
     def __init__(self) -> None:
-        self._comes = True
+        self._missed = 0
 
     def read(self, response: httpx2.Response, pieces: Iterable[bytes]) -> None:
         """
@@ -38,14 +40,17 @@ class RestOfStream:
         if connection is None or not self._is_worth_it(response):
             return
         # A read can't be given another time limit once the body has begun: hanging up ends it.
-        timer = threading.Timer(_SECONDS, self._hang_up, (connection,))
+        ended = threading.Event()
+        timer = threading.Timer(_SECONDS, self._hang_up, (connection, ended))
         timer.daemon = True
         timer.start()
         try:
             with suppress(Exception):  # the reply is whole, whatever happens now
                 for _ in pieces:
                     pass
+                self._missed = self._missed if timer.finished.is_set() else 0
         finally:
+            ended.set()
             timer.cancel()
 
     async def read_async(self, response: httpx2.Response, pieces: AsyncIterable[bytes]) -> None:
@@ -57,15 +62,18 @@ class RestOfStream:
                 async with asyncio.timeout(_SECONDS):
                     async for _ in pieces:
                         pass
+                self._missed = 0
         except TimeoutError:
-            self._comes = False
+            self._missed += 1
 
     def _is_worth_it(self, response: httpx2.Response) -> bool:
         # A connection of HTTP/2 is shared, and needs no reading to its end.
-        return self._comes and response.http_version != "HTTP/2"
+        return self._missed < _MOST_MISSED and response.http_version != "HTTP/2"
 
-    def _hang_up(self, connection: socket.socket) -> None:
-        self._comes = False
+    def _hang_up(self, connection: socket.socket, ended: threading.Event) -> None:
+        if ended.is_set():
+            return
+        self._missed += 1
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
 

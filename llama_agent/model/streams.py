@@ -384,8 +384,17 @@ def error_text(body: object) -> str | None:
         if isinstance(value, str) and value:
             return value
         if isinstance(value, list) and value:
-            return str(cast("list[object]", value))[:500]
+            return "; ".join(map(_detail_text, cast("list[object]", value)))[:500]
     return None
+
+
+def _detail_text(detail: object) -> str:
+    """One of FastAPI's details: what and where, without the input that it repeats."""
+    fields = _object(detail)
+    if not isinstance(message := fields.get("msg"), str):
+        return str(detail)
+    place = ".".join(str(part) for part in _list(fields.get("loc")))
+    return f"{place}: {message}" if place else message
 
 
 def arguments_text(arguments: str | Mapping[str, Any]) -> str:
