@@ -916,3 +916,27 @@ def test_a_saved_rate_limit_with_an_unknown_setting_is_refused_by_name() -> None
     saved["init_parameters"]["rate_limit"]["requests_per_hour"] = 5
     with pytest.raises(Exception, match="requests_per_hour"):
         MetaLlamaChatGenerator.from_dict(saved)
+
+
+def test_a_server_that_has_nothing_left_for_a_day_is_not_waited_for(make: Maker, endpoint: Endpoint) -> None:
+    used_up = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "24h0m0s"}
+    endpoint.script(Status(200, {"choices": [{"message": {"content": "5"}}]}, used_up))
+    generator = make(rate_limit=RateLimit(), retry=RetryPolicy(max_retry_after=300))
+    generator.run("2+3?")
+    with pytest.raises(EndpointError, match="longer than RetryPolicy's max_retry_after of 300"):
+        generator.run("2+3?")
+
+
+def test_a_request_whose_loop_was_closed_makes_room(make: Maker) -> None:
+    with Endpoint(strict=False) as endpoint:
+        endpoint.script(Reply("late", first_pause=PATIENCE), Reply("5"))
+        limit = RateLimit(concurrent=1)
+        left = make(api_base_url=endpoint.url, rate_limit=limit)
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(left.run_async("2+3?"))
+        loop.run_until_complete(asyncio.to_thread(endpoint.wait_for_requests, 1, PATIENCE))
+        loop.close()
+        del task, loop, left
+        gc.collect()
+        other = make(api_base_url=endpoint.url, rate_limit=limit, retry=IMPATIENT)
+        assert other.run("2+3?")["replies"][0].text == "5"
