@@ -1,4 +1,4 @@
-"""`llama-agent probe` against servers of many dresses: what it finds, what it keeps, and what that changes."""
+"""`llama-agent probe` against servers of many dresses: what it finds and keeps, and what that changes."""
 
 import json
 import os
@@ -366,7 +366,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Done:
 
 
 @pytest.mark.parametrize(
-    "told", ["native tool calls", "JSON schema holds", "the call came as text", "constrained", "--save", "llama"]
+    "told",
+    ["native tool calls", "JSON schema holds", "the call came as text", "constrained", "--save", "llama"],
 )
 def test_the_table_tells_the_verdicts_and_the_profile(table: Done, told: str) -> None:
     assert told in table.out
@@ -499,8 +500,8 @@ def test_profiles_of_other_endpoints_stay(tmp_path: Path) -> None:
     for dress in (VLLM(), NoTools()):
         with worn(dress) as endpoint:
             llama_agent("probe", "--endpoint", endpoint.url, "--save")
-    file = tmp_path / "config" / "llama-agent" / "profiles.json"
-    assert [one["traits"]["native_tools"] for one in json.loads(file.read_text())["profiles"]] == [True, False]
+    kept = json.loads((tmp_path / "config" / "llama-agent" / "profiles.json").read_text())
+    assert [one["traits"]["native_tools"] for one in kept["profiles"]] == [True, False]
 
 
 def test_nothing_is_left_beside_the_file(probed: Probe) -> None:
@@ -786,7 +787,8 @@ def test_the_embedded_models_traits_are_found(embedded: Probed, trait: str, valu
         ("tokens are counted in streams", True),
         ("JSON schema holds", True),
         ("llama.cpp's grammar holds", True),
-        ("tool_choice required", True),
+        ("native tool calls", False),  # its template has no tools, and llama.cpp drops them then
+        ("tool_choice required", False),
         ("history with empty content", True),
         ("errors can be read", True),
     ],

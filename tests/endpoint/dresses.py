@@ -4,10 +4,10 @@ Dresses: each makes the loopback endpoint behave as one kind of real server does
     with worn(VLLM()) as endpoint:
         ...  # point a client at endpoint.url
 
-What a dress answers follows from what a request asks for (tools, tool_choice, response_format, grammar, stream,
-messages), never from the order of requests. The model behind each is the same, and simple: it calls the tools
-that a question names, a call for each place in it, and answers once it has their results. What differs is what
-the servers make of that, and what they refuse. The facts are in `facts/llama_tool_calls.md`, sections 3 to 5.
+What a dress answers follows from what a request asks for (tools, tool_choice, response_format, grammar,
+stream, messages), never from the order of requests. The model behind each is the same, and simple: it calls
+the tools that a question names, a call for each place in it, and answers once it has their results. What
+differs is what the servers make of that, and what they refuse.
 """
 
 import json
@@ -175,7 +175,9 @@ class LlamaCpp(Dress):
 
     def refused(self, asked: Json) -> Status | None:
         if broken_arguments(asked):
-            return self.error(500, "Failed to parse tool call arguments as JSON: [json.exception.parse_error.101]")
+            return self.error(
+                500, "Failed to parse tool call arguments as JSON: [json.exception.parse_error.101]"
+            )
         if asked.get("grammar") and asked.get("tools"):
             return self.error(400, "Cannot use custom grammar constraints with tools.")
         if tokens_in(asked) > self.window:
@@ -195,8 +197,8 @@ class LlamaCpp(Dress):
 
 class Ollama(Dress):
     """
-    Ollama: `tool_choice` is passed over, null content refused (pydantic-ai#5206), calls come in one piece, and
-    what is beyond `num_ctx` is cut from the front without a word (ollama#18107).
+    Ollama: `tool_choice` is passed over, null content refused (pydantic-ai#5206), calls come in one piece,
+    and what is beyond `num_ctx` is cut from the front without a word (ollama#18107).
 
     Models have tags: `llama3.2` is `llama3.2:latest`, and that is what its list says.
     """
@@ -250,8 +252,8 @@ class Groq(Dress):
     """Groq: strict in what it takes, and no `response_format` beside tools (agno#1065)."""
 
     FIELDS: ClassVar = frozenset(
-        "messages model max_tokens max_completion_tokens temperature top_p stream stream_options stop seed n user"
-        " tools tool_choice parallel_tool_calls response_format".split()
+        "messages model max_tokens max_completion_tokens temperature top_p stream stream_options stop seed n"
+        " user tools tool_choice parallel_tool_calls response_format".split()
     )
 
     def entry(self, name: str) -> Json:
@@ -261,14 +263,16 @@ class Groq(Dress):
         for name in asked.keys() - self.FIELDS:
             return self.error(400, f"property '{name}' is unsupported")
         if asked.get("tools") and schema_asked_for(asked) is not None:
-            return self.error(400, "response_format `json_schema` cannot be combined with tool/function calling")
+            return self.error(
+                400, "response_format `json_schema` cannot be combined with tool/function calling"
+            )
         if broken_arguments(asked):
             return self.error(400, "messages.1.tool_calls.0.function.arguments: invalid JSON")
         return None
 
 
 class TGI(Dress):
-    """Text Generation Inference: errors of its own shape, calls in one piece, one a reply, no OpenAI schemas."""
+    """Text Generation Inference: errors of its own shape, one call a reply, in one piece, no OpenAI schemas."""
 
     several_calls = False
     piece = 10_000
@@ -302,7 +306,9 @@ class NoTools(Dress):
     def answered(self, asked: Json) -> Reply:
         if not self.schemas:
             asked = {name: value for name, value in asked.items() if name != "response_format"}
-        reply = super().answered({k: v for k, v in asked.items() if k not in ("tool_choice", "stream_options")})
+        reply = super().answered(
+            {k: v for k, v in asked.items() if k not in ("tool_choice", "stream_options")}
+        )
         texts = [json.dumps({"name": name, "parameters": arguments}) for name, arguments in reply.calls]
         as_text = replace(reply, text="; ".join(texts) or reply.text, calls=())
         return replace(as_text, no_usage=bool(asked.get("stream")))
@@ -330,7 +336,7 @@ class BedrockLike(Dress):
 
 
 class FastAPILike(Dress):
-    """A server that checks requests with pydantic, as Mistral's: unknown fields are refused, in a `detail` list."""
+    """A server that checks requests with pydantic, as Mistral's: it refuses unknown fields, in a `detail` list."""
 
     FIELDS: ClassVar = frozenset(
         "messages model max_tokens temperature top_p stream stop tools tool_choice response_format".split()
