@@ -272,7 +272,7 @@ class Groq(Dress):
 
 
 class TGI(Dress):
-    """Text Generation Inference: errors of its own shape, one call a reply, in one piece, no OpenAI schemas."""
+    """Text Generation Inference: errors of its own shape, one call a reply, in one piece, no schemas."""
 
     several_calls = False
     piece = 10_000
@@ -336,7 +336,7 @@ class BedrockLike(Dress):
 
 
 class FastAPILike(Dress):
-    """A server that checks requests with pydantic, as Mistral's: it refuses unknown fields, in a `detail` list."""
+    """A server that checks requests with pydantic, like Mistral's: it refuses unknown fields."""
 
     FIELDS: ClassVar = frozenset(
         "messages model max_tokens temperature top_p stream stop tools tool_choice response_format".split()
