@@ -14,7 +14,7 @@ from haystack.utils import Secret
 
 from llama_agent import Agent, ConfigurationError, MetaLlamaChatGenerator, RateLimit, RetryPolicy, tool
 from tests.endpoint import Always, Drop, Endpoint, Item, Raw, Reply, Status
-from tests.endpoint.dresses import VLLM, BedrockLike, FastAPILike, LlamaCpp, NoTools, SingleCallTemplate, worn
+from tests.endpoint.dresses import VLLM, BedrockLike, FastAPILike, LlamaCpp, NoTools, worn
 
 QUESTION = [ChatMessage.from_user("What is 2 plus 3?")]
 TOO_LONG = Status(
@@ -120,23 +120,17 @@ def test_the_second_answers_when_the_first_fails(
 
 
 @pytest.mark.parametrize("problem", MISCONFIGURED)
+@pytest.mark.parametrize("position", [0, 1])
 @Ways
-def test_the_second_answers_when_the_first_is_not_configured(
-    first: Endpoint, second: Endpoint, make: Maker, problem: str, way: str
+def test_what_is_not_configured_is_told_at_once_and_not_when_it_is_needed(
+    first: Endpoint, make: Maker, problem: str, position: int, way: str
 ) -> None:
-    second.script(Always(Reply("5")))
-    broken = make(first, **MISCONFIGURED[problem])
-    fallback = FallbackChatGenerator([broken, make(second)])
-    assert ask(fallback, way)["replies"][0].text == "5"
-
-
-@Ways
-def test_a_first_that_works_is_asked_although_the_second_is_not_configured(
-    first: Endpoint, make: Maker, way: str
-) -> None:
-    first.script(Reply("5"))
-    fallback = FallbackChatGenerator([make(first), make(api_base_url="groq")])
-    assert ask(fallback, way)["replies"][0].text == "5"
+    # Haystack warms all members up before it asks the first.
+    members = [make(first)]
+    members.insert(position, make(first, **MISCONFIGURED[problem]))
+    with pytest.raises(ConfigurationError):
+        ask(FallbackChatGenerator(members), way)
+    assert first.all_requests == []
 
 
 @Ways
@@ -354,17 +348,6 @@ def test_a_server_with_limits_of_its_own_is_skipped_for_one_without(make: Maker)
         fallback = FallbackChatGenerator([make(small, model="llama"), make(large, model="llama")])
         result = fallback.run([ChatMessage.from_user("Hi " * 200)])
     assert result["meta"]["successful_chat_generator_index"] == 1
-
-
-def test_a_template_for_single_calls_takes_a_history_of_several(make: Maker) -> None:
-    """The facts' rule: the turn is sent again as single calls, each with its result (unsloth#7426)."""
-    with Endpoint(strict=False) as broken, worn(SingleCallTemplate()) as single:
-        broken.script(
-            Reply(calls=[("weather", {"city": "Paris"}), ("weather", {"city": "Oslo"})]), Always(Status(503))
-        )
-        fallback = FallbackChatGenerator([make(broken), make(single, model="llama")])
-        with Agent(chat_generator=fallback, tools=[weather]) as agent:
-            assert agent.run("Compare the weather of Paris and Oslo.").stop_reason == "answered"
 
 
 @pytest.mark.parametrize("dress", [FastAPILike(), BedrockLike()], ids=["fastapi", "bedrock"])

@@ -6,15 +6,17 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llama_agent.cli.exit_codes import FAILED
-from llama_agent.errors import ConfigurationError, LlamaAgentError
+from llama_agent.errors import ConfigurationError, EndpointError
 
 if TYPE_CHECKING:
     from llama_agent.model.clients import Clients
+    from llama_agent.model.streams import Json
 
 _SECONDS = 10.0
 
@@ -48,7 +50,7 @@ def doctor(
     console = Console(highlight=False)
     marks = {True: ("ok", "green"), False: ("no", "red"), None: ("--", "dim")}
     works = True
-    for line in (*_versions(), *_embedded(), *_endpoint(endpoint, model)):
+    for line in chain(_versions(), _embedded(), _endpoint(endpoint, model)):
         mark, style = marks[line.good]
         text = Text.assemble((f"{mark:3}", style), f"{line.what}: {printable(line.told)}")
         console.print(text, soft_wrap=True)
@@ -95,11 +97,11 @@ def _endpoint(endpoint: str | None, model: str | None) -> Iterator[_Line]:
     except ConfigurationError as error:
         yield _Line("endpoint", False, str(error))
         return
-    by = "--endpoint" if endpoint else "LLAMA_AGENT_ENDPOINT"
+    by = "by --endpoint" if endpoint else "by LLAMA_AGENT_ENDPOINT"
     if not endpoint and not os.environ.get("LLAMA_AGENT_ENDPOINT"):
-        by = "nothing else: it is installed"
-    where = f"{chosen.identity} (preset {chosen.profile.name})"
-    yield _Line("endpoint", None, f"{where}, chosen by {by}")
+        by = "since it is installed and nothing else is named"
+    preset = "no preset" if chosen.profile.name == "custom" else f"preset {chosen.profile.name}"
+    yield _Line("endpoint", None, f"{chosen.identity} ({preset}), chosen {by}")
     if chosen.embedded is None:
         yield _Line("key", None, "found" if chosen.api_key else "none; LLAMA_AGENT_API_KEY sets one")
     elif not chosen.embedded and not small_model_path().exists():
@@ -120,27 +122,41 @@ def _answers(clients: Clients) -> Iterator[_Line]:
     from llama_agent.model.saved_profiles import saved_profile
     from llama_agent.model.wire import LIST_MODELS, Transport
 
+    listed: Json | None = None
     try:
         listed = Transport(MessageEncoder()).send_json(clients.sync_client(), LIST_MODELS)
-        names = names_in(listed)
-    except LlamaAgentError as error:
+        count = len(names_in(listed))
+        yield _Line("answers", True, f"yes, and lists {count} model{'s' * (count != 1)}")
+    except EndpointError as error:
+        has_no_list = error.status in (404, 405) and clients.known_model is not None
+        yield _Line("answers", None if has_no_list else False, str(error))
+        if not has_no_list:
+            return
+    except ConfigurationError as error:
         yield _Line("answers", False, str(error))
         return
-    yield _Line("answers", True, f"yes, and lists {len(names)} model{'s' * (len(names) != 1)}")
     try:
-        model = clients.known_model or clients.choose_model(listed)
+        model = clients.known_model or clients.choose_model(listed or {})
+        yield _model(clients, model, listed)
+        saved = saved_profile(clients.endpoint.identity, model)
     except ConfigurationError as error:
-        yield _Line("model", False, str(error))
+        yield _Line("model or profile", False, str(error))
         return
-    is_listed = not names or model in names or clients.endpoint.embedded is not None
-    unlisted = (
-        f"{model} isn't among them: llama-agent models shows them, --model or LLAMA_AGENT_MODEL names one"
-    )
-    yield _Line("model", is_listed, model if is_listed else unlisted)
-    saved = saved_profile(clients.endpoint.identity, model)
     told = (
         f"probed {saved.probed}"
         if saved
-        else "not probed yet: llama-agent probe --save finds out what it can"
+        else "not probed yet; llama-agent probe --save finds out what it can"
     )
     yield _Line("profile", None, told)
+
+
+def _model(clients: Clients, model: str, listed: Json | None) -> _Line:
+    from llama_agent.model.clients import names_in
+
+    if listed is None or clients.endpoint.embedded is not None:
+        return _Line("model", None, model)
+    names = names_in(listed)
+    if not names or model in names or f"{model}:latest" in names:  # Ollama needs no tag
+        return _Line("model", True, model)
+    cure = "llama-agent models shows those that are, --model or LLAMA_AGENT_MODEL names one"
+    return _Line("model", False, f"{model} isn't among them: {cure}")

@@ -26,16 +26,18 @@ def probe(
     timeout: Annotated[float, typer.Option(min=1, help="Most seconds for one request.")] = 60,
 ) -> None:
     """
-    Find out what an endpoint does with a model, by about fifteen short requests.
+    Find out what an endpoint does with a model, by about a dozen short requests.
 
     Exit codes: 0 found out, 1 the endpoint doesn't answer, 2 wrong usage.
     """
     from llama_agent.model.clients import Clients
     from llama_agent.model.probe import probe as ask
-    from llama_agent.model.saved_profiles import save_profile
+    from llama_agent.model.saved_profiles import save_profile, saved_profile
 
     clients = Clients(endpoint, model, None, timeout, None)
     try:
+        if save:
+            saved_profile(clients.endpoint.identity, None)  # a damaged file is told before anything is asked
         report = ask(clients, timeout)
     finally:
         clients.close()
@@ -62,7 +64,7 @@ def _print_table(report: ProbeReport, saved: str | None) -> None:
     from llama_agent.cli.display import printable
 
     console = Console(highlight=False)
-    console.print(Text(printable(f"{report.model} at {report.endpoint} ({report.kind})")))
+    console.print(Text(printable(f"model {report.model}, endpoint {report.endpoint}")))
     table = Table("question", "verdict", "what was seen")
     words = {True: "yes", False: "no", None: "?"}
     for finding in report.findings:
@@ -73,7 +75,10 @@ def _print_table(report: ProbeReport, saved: str | None) -> None:
         f"{traits.context_tokens:,} tokens" if traits.context_tokens else "unknown (8,000 tokens are assumed)"
     )
     console.print(f"{report.requests} requests in {report.seconds:.1f} s")
-    console.print(f"tool calls: {_MODES[traits.tool_mode]}; window: {window}")
+    kind = "no preset's" if report.kind == "custom" else f"the preset {report.kind}'s"
+    console.print(
+        f"profile: {kind}, with what was found. Tool calls: {_MODES[traits.tool_mode]}; window: {window}"
+    )
     if not traits.native_tools and not traits.json_schema and report.kind != "embedded":
         console.print(
             "Neither the server's own tool calls nor JSON schemas work: tools can't be used reliably."

@@ -72,7 +72,7 @@ class Clients:
         self._endpoint: Endpoint | None = None
         self._embedded: EmbeddedServer | None = None
         self._model: str | None = None
-        self._traits: Traits | None = None
+        self._traits: dict[str | None, Traits] = {}
         self._client: OpenAI | None = None
         self._give_back: weakref.finalize[..., Clients] | None = None
         self._async_clients: dict[asyncio.AbstractEventLoop, _LoopClient] = {}
@@ -138,17 +138,19 @@ class Clients:
                 await before.pool.give_back()
         return known.client
 
-    @property
-    def traits(self) -> Traits:
-        """What the endpoint does with the model: as a probe found out, else as its kind usually does."""
-        traits = self._traits
-        if traits is None:
-            endpoint, model = self.endpoint, self.known_model
-            saved = saved_profile(endpoint.identity, model) if model else None
-            traits = saved.traits if saved else endpoint.profile.traits
-            if model:
-                self._traits = traits
-        return traits
+    def traits(self, model: str | None) -> Traits:
+        """
+        What the endpoint does with a model.
+
+        :param model: Its name; None when nobody has said it yet.
+        :returns: As a probe found out, else as its kind usually does.
+        :raises ConfigurationError: The saved profiles can't be read.
+        """
+        known = self._traits.get(model)
+        if known is None:
+            saved = saved_profile(self.endpoint.identity, model)
+            known = self._traits[model] = saved.traits if saved else self.endpoint.profile.traits
+        return known
 
     @property
     def known_model(self) -> str | None:
@@ -180,7 +182,7 @@ class Clients:
             embedded, self._embedded = self._embedded, None
             self._endpoint = None
             self._model = None
-            self._traits = None
+            self._traits = {}
             # Async clients can't be closed from here, but mustn't go on to an endpoint that may be gone.
             self._generation += 1
         if give_back is not None:

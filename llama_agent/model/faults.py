@@ -96,7 +96,7 @@ def _status_error(error: openai.APIStatusError, base_url: str) -> EndpointError:
         )
     parsed = _json_of(error)
     said = error_text(parsed) or redact(body.strip(), limit=300) or response.reason_phrase
-    told = f"{base_url} answered {status}: {redact(said, limit=_SAID_SHOWN)}"
+    told = f"{base_url} answered {status}: {redact(said, limit=_SAID_SHOWN).rstrip('. ')}."
     if (fault := request_fault(told, status=status, body=parsed, text=body, said=said)) is not None:
         return fault
     cures = {

@@ -166,7 +166,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
 
         :raises ConfigurationError: No endpoint is chosen, or its key is missing.
         """
-        return self._clients.traits.context_tokens
+        return self._clients.traits(self._clients.known_model).context_tokens
 
     def warm_up(self) -> None:
         """
@@ -334,7 +334,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         return cast("MetaLlamaChatGenerator", default_from_dict(cls, data))
 
     def _flow(self, call: ModelCall) -> ModeFlow:
-        traits = self._clients.traits
+        traits = self._clients.traits(cast("str", call.fields["model"]))
         self._transport.suit(traits)
         if (self.tool_mode or traits.tool_mode) == "native":
             return native(call)

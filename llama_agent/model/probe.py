@@ -1,8 +1,9 @@
 """
-Asks an endpoint what it can do: about ten short requests, each a question that has a yes and a no.
+Asks an endpoint what it can do: about a dozen short requests, each a question that has a yes and a no.
 
 The model's text is never taken for an answer; only what the server does with it: whether a call arrives as
-one, whether a schema holds, what is refused.
+one, whether a schema holds, what is refused. Trouble that may pass, and a model that thinks until its tokens
+are used up, leave a question open, and what was known before stays.
 """
 
 from __future__ import annotations
@@ -63,6 +64,9 @@ _SCHEMA: Json = {
 }
 _WORD = "violet"
 _SHOWN = 80
+_FEW_TOKENS = 100
+_MANY_TOKENS = 1000
+"""Most tokens of a reply, and of one by a model that spends the few on thinking."""
 _WINDOWS = ("n_ctx", "max_model_len", "context_window", "context_length", "max_context_length")
 """What servers call the window's size in their list of models; what was set comes before what is possible."""
 
@@ -133,22 +137,23 @@ class _Probing:
     """One probe: asks question after question, and keeps what follows in `traits`."""
 
     def __init__(self, clients: Clients, seconds: float) -> None:
+        self.requests = 0
         self._clients = clients
         self._client: OpenAI = clients.sync_client()
         self._seconds = seconds
+        self._most_tokens = _FEW_TOKENS
         self._transport = Transport(MessageEncoder())
         self._profile = clients.endpoint.profile
         self.traits = self._profile.traits
         self._listed = self._fetch("/models", must=clients.known_model is None) or {}
         self.model = clients.known_model or clients.choose_model(self._listed)
-        self.requests = 0
         self._refusal: EndpointError | None = None
+        self._takes_tools = True
 
     def findings(self) -> Iterator[Finding]:
         """All questions, one after the other."""
-        yield self._window()
-        yield self._silent_cut()
         yield self._plain()
+        yield from self._window()
         yield from self._native_tools()
         yield from self._stream()
         yield from self._tool_choices()
@@ -158,56 +163,59 @@ class _Probing:
         yield self._errors()
         self._choose_tool_mode()
 
-    def _window(self) -> Finding:
-        entry = self._model_entry()
-        places = [_object(entry.get("meta")), entry]
-        sizes = [(name, place[name]) for place in places for name in _WINDOWS if _is_size(place.get(name))]
-        where = "its list of models"
-        if not sizes and _is_local(self._clients.endpoint.base_url):
-            props = self._fetch("//props") or {}
-            settings = _object(props.get("default_generation_settings"))
-            sizes = [("n_ctx", settings["n_ctx"])] if _is_size(settings.get("n_ctx")) else []
-            where = "/props"
-        if sizes:
-            name, size = sizes[0]
-            self.traits = replace(self.traits, context_tokens=int(size))
-            return Finding("window is told", True, f"{size:,} tokens: {name} in {where}")
-        known = self.traits.context_tokens
-        return Finding("window is told", False, f"{known:,} tokens are assumed" if known else "nowhere")
-
-    def _silent_cut(self) -> Finding:
-        version = self._fetch("//api/version") if _is_local(self._clients.endpoint.base_url) else None
-        is_ollama = self.traits.cuts_silently or (
-            version is not None and isinstance(version.get("version"), str)
-        )
-        self.traits = replace(self.traits, cuts_silently=is_ollama)
-        return Finding(
-            "long prompts are cut silently", is_ollama, "it is Ollama" if is_ollama else "not Ollama"
-        )
-
     def _plain(self) -> Finding:
         reply = self._ask("Say hello.")
         if isinstance(reply, EndpointError):
             raise reply
-        counted = isinstance(reply.usage.get("prompt_tokens"), int)
-        return Finding("tokens are counted", counted, _shown(reply.usage) if counted else "no usage")
+        return _counted("tokens are counted", reply)
+
+    def _window(self) -> Iterator[Finding]:
+        is_local = not self._clients.endpoint.base_url.startswith("https:")
+        # Only Ollama has such a list of loaded models. Of other people's servers nothing else is asked.
+        loaded = _list(((self._fetch("//api/ps") or {}) if is_local else {}).get("models"))
+        entry = next((item for item in loaded if self._is_meant(item.get("model"))), Json())
+        sizes = _sizes_in(entry, "Ollama's /api/ps")
+        is_ollama = bool(loaded) or self._profile.traits.cuts_silently
+        if not sizes:
+            entry = next(
+                (item for item in _list(self._listed.get("data")) if self._is_meant(item.get("id"))), Json()
+            )
+            sizes = [
+                *_sizes_in(_object(entry.get("meta")), "its list"),
+                *_sizes_in(entry, "its list of models"),
+            ]
+        if not sizes and is_local:
+            props = self._fetch("//props") or {}
+            sizes = _sizes_in(_object(props.get("default_generation_settings")), "llama.cpp's /props")
+        known = self.traits.context_tokens
+        size, where = sizes[0] if sizes else (known, "")
+        self.traits = replace(self.traits, context_tokens=size, cuts_silently=is_ollama)
+        unknown = f"{known:,} tokens are assumed" if known else "nowhere; 8,000 tokens are assumed"
+        yield Finding("window is told", bool(sizes), f"{size:,} tokens: {where}" if sizes else unknown)
+        yield Finding(
+            "long prompts are cut silently",
+            is_ollama,
+            "as Ollama does" if is_ollama else "it isn't Ollama",
+        )
 
     def _native_tools(self) -> Iterator[Finding]:
         reply = self._ask(_TWO_CITIES, tools=[_WEATHER])
         asks = _good_calls(reply) < 2
-        if asks:
+        if asks and not _is_open(reply):
             asked = self._ask(_TWO_CITIES, tools=[_WEATHER], parallel_tool_calls=True)
             reply = asked if _good_calls(asked) > _good_calls(reply) else reply
         several = _good_calls(reply) > 1
         if not _good_calls(reply) and isinstance(reply, Reply):
             reply = self._ask(_ONE_CITY, tools=[_WEATHER])
-        works = _good_calls(reply) > 0
-        self.traits = replace(
-            self.traits,
-            native_tools=works,
-            parallel_calls=several if works else None,
-            asks_parallel=asks and several,
-        )
+        self._takes_tools = isinstance(reply, Reply)
+        works = None if _is_open(reply) else _good_calls(reply) > 0
+        if works is not None:
+            self.traits = replace(
+                self.traits,
+                native_tools=works,
+                parallel_calls=several if works else None,
+                asks_parallel=asks if several else self.traits.asks_parallel,
+            )
         yield Finding("native tool calls", works, _told_of_calls(reply))
         seen = "two calls in one reply" if several else "one call where two were asked for"
         if several and asks:
@@ -223,21 +231,19 @@ class _Probing:
         settings: Json = {"tools": [_WEATHER]} if self.traits.native_tools else {}
         reply = self._ask(_ONE_CITY, callback=collect, **settings)
         if isinstance(reply, EndpointError):
-            yield Finding("streams", False, _refused(reply))
+            yield Finding("tokens are counted in streams", None, _refused(reply))
+            yield Finding("calls are streamed in pieces", None, "not tried")
             return
-        takes_option = "stream_options" not in self._transport.refused
-        self.traits = replace(self.traits, stream_usage=takes_option)
-        counted = isinstance(reply.usage.get("prompt_tokens"), int)
-        yield Finding(
-            "tokens are counted in streams", counted, _shown(reply.usage) if counted else "no usage"
-        )
         called = bool(_good_calls(reply))
         streamed = len(pieces) > 1 if called else None
-        self.traits = replace(self.traits, streamed_calls=streamed)
+        takes_option = "stream_options" not in self._transport.refused
+        self.traits = replace(self.traits, streamed_calls=streamed, stream_usage=takes_option)
+        yield _counted("tokens are counted in streams", reply)
         seen = f"arguments in {len(pieces)} pieces" if called else "no call came in the stream"
         yield Finding("calls are streamed in pieces", streamed, seen)
 
     def _tool_choices(self) -> Iterator[Finding]:
+        before = self.traits.tool_choice
         held: list[ToolChoice] = []
         named: Json = {"type": "function", "function": {"name": "get_time"}}
         asked: tuple[tuple[ToolChoice, str | Json, str], ...] = (
@@ -251,8 +257,8 @@ class _Probing:
                 continue
             reply = self._ask(question, tools=_TOOLS, tool_choice=choice)
             names = [call.name for call in reply.calls] if isinstance(reply, Reply) else []
-            holds = isinstance(reply, Reply) and _choice_holds(kind, names)
-            if holds:
+            holds = None if _is_open(reply) else isinstance(reply, Reply) and _choice_holds(kind, names)
+            if holds or (holds is None and kind in (before or ())):
                 held.append(kind)
             yield Finding(f"tool_choice {kind}", holds, _told_of_calls(reply))
         self.traits = replace(self.traits, tool_choice=tuple(sorted(held)))
@@ -260,6 +266,8 @@ class _Probing:
     def _schema(self) -> Finding:
         wanted: Json = {"name": "reply", "strict": True, "schema": _SCHEMA}
         reply = self._ask("Say hello.", response_format={"type": "json_schema", "json_schema": wanted})
+        if _is_open(reply):
+            return Finding("JSON schema holds", None, _told_of_text(reply))
         holds = False
         if isinstance(reply, Reply):
             with suppress(EndpointError):
@@ -271,26 +279,38 @@ class _Probing:
     def _grammar(self) -> Finding:
         reply = self._ask("Say hello.", grammar=f'root ::= "{_WORD}"')
         holds = isinstance(reply, Reply) and (reply.text or "").strip() == _WORD
+        if _is_open(reply):
+            return Finding("llama.cpp's grammar holds", None, _told_of_text(reply))
         self.traits = replace(self.traits, grammar=holds)
         return Finding("llama.cpp's grammar holds", holds, _told_of_text(reply))
 
     def _history(self) -> Iterator[Finding]:
-        one, two = _conversation(1, ""), _conversation(2, "")
-        reply = self._ask(two, tools=[_WEATHER])
-        several = isinstance(reply, Reply)
-        yield Finding("several calls in one message of history", several, _accepted(reply))
-        empty = several or isinstance(reply := self._ask(one, tools=[_WEATHER]), Reply)
-        yield Finding("history with empty content", empty, _accepted(reply))
-        reply = self._ask(_conversation(1, None), tools=[_WEATHER])
-        null = isinstance(reply, Reply)
-        yield Finding("history with null content", null, _accepted(reply))
-        self.traits = replace(
-            self.traits, several_calls_in_history=several if empty else None, null_content=null and not empty
+        tools: Json = {"tools": [_WEATHER]} if self._takes_tools else {}
+        replies = {content: self._ask(_conversation(1, content), **tools) for content in ("", None)}
+        taken = [content for content, reply in replies.items() if isinstance(reply, Reply)]
+        yield _accepts("history with empty content", replies[""])
+        yield _accepts("history with null content", replies[None])
+        if not taken:
+            yield Finding("several calls in one message of history", None, "not tried")
+            yield Finding("history with broken arguments is refused", None, "not tried")
+            return
+        content = taken[0]
+        several = _accepts(
+            "several calls in one message of history", self._ask(_conversation(2, content), **tools)
         )
-        reply = self._ask(_conversation(1, None if null and not empty else "", arguments='{"city": "Par'))
-        strict = isinstance(reply, EndpointError) if empty or null else None
-        self.traits = replace(self.traits, strict_history=strict)
-        yield Finding("history with broken arguments is refused", strict, _accepted(reply))
+        yield several
+        broken = _accepts(
+            "history with broken arguments is refused",
+            self._ask(_conversation(1, content, arguments='{"city": "Par'), **tools),
+        )
+        strict = None if broken.verdict is None else not broken.verdict
+        yield replace(broken, verdict=strict)
+        self.traits = replace(
+            self.traits,
+            null_content=content is None,
+            several_calls_in_history=several.verdict,
+            strict_history=self.traits.strict_history if strict is None else strict,
+        )
 
     def _errors(self) -> Finding:
         reply = self._ask("Say hello.", temperature="hot")
@@ -305,9 +325,12 @@ class _Probing:
 
     def _choose_tool_mode(self) -> None:
         # The helps for the small embedded model are better than its own calls, whatever the server can do.
-        if not self._profile.small_model:
+        if self.traits.native_tools is not None and not self._profile.small_model:
             constrained = not self.traits.native_tools and self.traits.json_schema
             self.traits = replace(self.traits, tool_mode="constrained" if constrained else "native")
+
+    def _is_meant(self, name: object) -> bool:
+        return name in (self.model, f"{self.model}:latest")
 
     def _ask(
         self, conversation: str | list[Json], callback: StreamingCallbackT | None = None, **fields: object
@@ -316,16 +339,29 @@ class _Probing:
         messages = (
             [{"role": "user", "content": conversation}] if isinstance(conversation, str) else conversation
         )
-        body: Json = {"model": self.model, "max_tokens": 100, "temperature": 0, **fields}
+        reply = self._ask_once(messages, callback, fields)
+        if isinstance(reply, Reply) and _is_open(reply) and self._most_tokens == _FEW_TOKENS:
+            self._most_tokens = _MANY_TOKENS  # it thinks before it answers
+            reply = self._ask_once(messages, callback, fields)
+        return reply
+
+    def _ask_once(
+        self, messages: list[Json], callback: StreamingCallbackT | None, fields: Json
+    ) -> Reply | EndpointError:
+        body: Json = {"model": self.model, "max_tokens": self._most_tokens, "temperature": 0, **fields}
         options = RequestOptions(timeout=self._seconds)
-        request = WireRequest(body, tuple(messages), stream=callback is not None, options=options)
-        self.requests += 1
+        request = WireRequest(
+            body, tuple(messages), stream=callback is not None, options=options, heard=self._count
+        )
         try:
             answer = self._attempts(callback, retries=1).perform(self._client, Ask(request))
         except EndpointError as error:
             self._refusal = error if error.status in (400, 422, 500) else self._refusal
             return error
         return cast("list[Reply]", answer)[0]
+
+    def _count(self, headers: object) -> None:
+        self.requests += 1
 
     def _fetch(self, path: str, *, must: bool = False) -> Json | None:
         """What the server tells of itself; None when it doesn't."""
@@ -346,12 +382,6 @@ class _Probing:
             callback=callback,
             component=ComponentInfo("llama_agent.model.probe"),
         )
-
-    def _model_entry(self) -> Json:
-        data = self._listed.get("data")
-        items = cast("list[object]", data) if isinstance(data, list) else []
-        entries = [_object(item) for item in items]
-        return next((entry for entry in entries if entry.get("id") == self.model), Json())
 
 
 def _conversation(calls: Literal[1, 2], content: str | None, arguments: str | None = None) -> list[Json]:
@@ -404,16 +434,9 @@ def _told_of_text(reply: Reply | EndpointError) -> str:
     return _refused(reply) if isinstance(reply, EndpointError) else f"it wrote {_cut(reply.text or '')}"
 
 
-def _accepted(reply: Reply | EndpointError) -> str:
-    return _refused(reply) if isinstance(reply, EndpointError) else "accepted"
-
-
 def _refused(error: EndpointError) -> str:
-    return _cut(str(error), quoted=False)
-
-
-def _shown(usage: Json) -> str:
-    return f"{usage.get('prompt_tokens')} + {usage.get('completion_tokens')}"
+    _, colon, said = str(error).partition(" answered ")
+    return _cut(said if colon else str(error), quoted=False)
 
 
 def _cut(text: str, *, quoted: bool = True) -> str:
@@ -426,13 +449,35 @@ def _object(value: object) -> Json:
     return cast("Json", value) if isinstance(value, dict) else {}
 
 
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _list(value: object) -> list[Json]:
+    items = cast("list[object]", value) if isinstance(value, list) else []
+    return [_object(item) for item in items]
 
 
-def _is_local(base_url: str) -> bool:
-    """Whether asking beside the API is no intrusion: the embedded model, and servers without TLS."""
-    return not base_url.startswith("https:")
+def _sizes_in(entry: Json, where: str) -> list[tuple[int, str]]:
+    """Sizes of the window in a model's entry, the best first, with where each was found."""
+    found = [(entry.get(name), name) for name in _WINDOWS]
+    return [(size, f"{name} in {where}") for size, name in found if type(size) is int and size > 0]
+
+
+def _is_open(reply: Reply | EndpointError) -> bool:
+    """Whether a reply answers nothing: trouble that may pass, or tokens that were used up by thinking."""
+    if isinstance(reply, EndpointError):
+        return reply.retryable or reply.status in (None, 401, 403)
+    return reply.finish_reason == "length" and not reply.calls and not (reply.text or "").strip()
+
+
+def _counted(question: str, reply: Reply) -> Finding:
+    prompt, completion = reply.usage.get("prompt_tokens"), reply.usage.get("completion_tokens")
+    if not isinstance(prompt, int):
+        return Finding(question, False, "no usage in the reply")
+    return Finding(question, True, f"{prompt} of the prompt, {completion} of the reply")
+
+
+def _accepts(question: str, reply: Reply | EndpointError) -> Finding:
+    if isinstance(reply, Reply):
+        return Finding(question, True, "accepted")
+    return Finding(question, None if _is_open(reply) else False, _refused(reply))
 
 
 def _shape_of(body: str) -> ErrorShape | None:

@@ -97,7 +97,7 @@ _LLAMA_CPP = Traits(
     strict_history=True,  # ggml-org/llama.cpp#25510
     error_shape="openai",
 )
-_HOSTED = Traits(native_tools=True, tool_choice=_EVERY_CHOICE, error_shape="openai")
+_GROQ = Traits(native_tools=True, parallel_calls=True, tool_choice=_EVERY_CHOICE, error_shape="openai")
 
 PRESETS: Mapping[str, EndpointProfile] = {
     profile.name: profile
@@ -120,20 +120,27 @@ PRESETS: Mapping[str, EndpointProfile] = {
             "ollama",
             "http://localhost:11434/v1",
             # tool_choice is passed over, and a long prompt cut from the front (ollama/ollama#18107).
-            traits=Traits(tool_choice=(), cuts_silently=True, error_shape="openai"),
+            # 4,096 tokens is what it gives a model when nobody says more.
+            traits=Traits(tool_choice=(), cuts_silently=True, context_tokens=4096, error_shape="openai"),
         ),
         EndpointProfile("llama.cpp", "http://localhost:8080/v1", traits=_LLAMA_CPP),
-        EndpointProfile("vllm", "http://localhost:8000/v1", traits=Traits(json_schema=True)),
+        EndpointProfile(
+            "vllm",
+            "http://localhost:8000/v1",
+            traits=Traits(json_schema=True, strict_history=True, error_shape="openai"),
+        ),
         EndpointProfile("lmstudio", "http://localhost:1234/v1"),
         EndpointProfile(
-            "sglang", "http://localhost:30000/v1", traits=Traits(json_schema=True, error_shape="flat")
+            "sglang",
+            "http://localhost:30000/v1",
+            traits=Traits(tool_choice=("required", "named"), json_schema=True, error_shape="flat"),
         ),
         EndpointProfile(
             "groq",
             "https://api.groq.com/openai/v1",
             "GROQ_API_KEY",
             "llama-3.3-70b-versatile",
-            traits=_HOSTED,
+            traits=_GROQ,
         ),
         EndpointProfile(
             "together",

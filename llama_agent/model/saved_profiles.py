@@ -56,19 +56,19 @@ def profiles_file() -> Path:
     return base / "llama-agent" / "profiles.json"
 
 
-def saved_profile(endpoint: str, model: str) -> SavedProfile | None:
+def saved_profile(endpoint: str, model: str | None) -> SavedProfile | None:
     """
     What was found out about a model at an endpoint.
 
     :param endpoint: The endpoint's `identity`.
-    :param model: The model's name.
+    :param model: The model's name; None for the only one that was probed there.
     :returns: It; None when nothing was saved.
     :raises ConfigurationError: The file can't be read.
     """
-    found = (
-        item for item in _read(profiles_file()).profiles if (item.endpoint, item.model) == (endpoint, model)
-    )
-    return next(found, None)
+    there = [item for item in _read(profiles_file()).profiles if item.endpoint == endpoint]
+    if model is None:
+        return there[0] if len(there) == 1 else None
+    return next((item for item in there if item.model == model), None)
 
 
 def save_profile(endpoint: str, model: str, traits: Traits) -> Path:
@@ -116,7 +116,14 @@ def _read(path: Path) -> _File:
         return _file_format().validate_json(path.read_bytes())
     except FileNotFoundError:
         return _File()
-    except (OSError, ValidationError) as error:
-        raise ConfigurationError(
-            f"the saved profiles in {path} can't be read: {error}. Mend or delete the file, and probe again."
-        ) from error
+    except OSError as error:
+        raise _unreadable(path, str(error)) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise _unreadable(path, f"{place}: {first['msg']}".removeprefix(": ")) from error
+
+
+def _unreadable(path: Path, why: str) -> ConfigurationError:
+    text = f"the saved profiles in {path} can't be read ({why}): mend or delete the file, and probe again"
+    return ConfigurationError(text)

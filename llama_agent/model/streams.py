@@ -317,6 +317,19 @@ def parse_completion(body: Json) -> list[Reply]:
     return [_reply_of(body, choice, position) for position, choice in enumerate(choices)]
 
 
+def parse_listing(payload: bytes) -> Json:
+    """
+    Parse a list, such as that of the models.
+
+    :param payload: UTF-8 text.
+    :returns: OpenAI's `{"data": [...]}`, also where a server sends the bare array (Together).
+    :raises EndpointError: It is neither an object nor an array.
+    """
+    if payload.lstrip()[:1] != b"[":
+        return parse_object(payload)
+    return parse_object(b'{"data":' + payload + b"}")
+
+
 def parse_object(payload: bytes) -> Json:
     """
     Parse JSON that has to be an object.

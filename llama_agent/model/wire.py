@@ -48,6 +48,7 @@ from llama_agent.model.streams import (
     Reply,
     ReplyAssembler,
     parse_completion,
+    parse_listing,
     parse_object,
 )
 
@@ -173,7 +174,7 @@ class Transport:
         :raises ContextOverflow: It was cut.
         """
         if self._traits.cuts_silently and isinstance(answer, list) and answer and request.messages:
-            check_not_cut(b",".join(self._encoded(request.messages)), answer[0].usage)
+            check_not_cut(request.messages, request.fields.get("tools"), answer[0].usage)
 
     def send(self, client: OpenAI, request: WireRequest) -> list[Reply]:
         """
@@ -278,7 +279,7 @@ class Transport:
 
         def send(url: str) -> Json:
             if body is None:
-                return parse_object(client.get(url, cast_to=httpx2.Response).content)
+                return parse_listing(request.heard_of(client.get(url, cast_to=httpx2.Response)).content)
             if request.until is not None:
                 with closing(self._open(client, request)) as opened:
                     return parse_object(b"".join(in_time(opened.iter_bytes(), request.until)))
@@ -292,7 +293,8 @@ class Transport:
 
         async def send(url: str) -> Json:
             if body is None:
-                return parse_object((await client.get(url, cast_to=httpx2.Response)).content)
+                response = await client.get(url, cast_to=httpx2.Response)
+                return parse_listing(request.heard_of(response).content)
             options = _options(request)
             response = await client.post(url, content=body, cast_to=httpx2.Response, options=options)
             return parse_object(request.heard_of(response).content)
