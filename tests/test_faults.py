@@ -2,9 +2,11 @@
 
 import asyncio
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -192,6 +194,57 @@ def test_a_tls_fault_isnt_tried_again(make: Maker, no_tls: tuple[str, list[objec
         ask(make(api_base_url=url, retry=QUICK), way)
     assert not caught.value.retryable
     assert len(connections) == 1
+
+
+@contextmanager
+def resets_within_the_headers() -> Iterator[tuple[str, list[bytes]]]:
+    """A server that resets each connection in the midst of a header; with what was sent to it."""
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                asked.append(connection.recv(65536))
+                if not asked[-1]:
+                    return
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Ty")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = server.getsockname()
+        try:
+            yield f"http://127.0.0.1:{address[1]}/v1", asked
+        finally:
+            socket.create_connection(address).close()
+            thread.join()
+
+
+@every_way
+def test_a_reset_within_the_headers_is_tried_again(make: Maker, way: str, stream: bool) -> None:
+    with resets_within_the_headers() as (url, asked):
+        generator = make(api_base_url=url, retry=RetryPolicy(max_retries=2, initial_wait=0.002))
+        with pytest.raises(EndpointError, match="can't be reached"):
+            ask(generator, way, print if stream else None)
+        assert len(asked) == 3
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_server_that_takes_no_connection_is_told_apart_and_tried_again(make: Maker, way: str) -> None:
+    retries: list[Event] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as full:
+        # Linux holds one connection more than the backlog, and lets all further ones wait.
+        full.enter_context(socket.create_connection(server.getsockname()))
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        generator = make(api_base_url=url, timeout=0.3, retry=RetryPolicy(max_retries=1, initial_wait=0.002))
+        with (
+            collecting(EventSink("run", retries.append)),
+            pytest.raises(EndpointError, match="did not accept"),
+        ):
+            ask(generator, way)
+    assert len(retries) == 1
 
 
 @pytest.mark.parametrize("way", ["sync", "async"])
