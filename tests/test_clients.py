@@ -254,6 +254,16 @@ def test_a_cookie_given_to_one_key_is_not_sent_with_another(make: Maker, endpoin
     assert "cookie" not in endpoint.requests[1].headers
 
 
+def test_a_cookie_given_to_one_user_of_a_url_is_not_sent_with_another(
+    make: Maker, endpoint: Endpoint
+) -> None:
+    completion = {"choices": [{"message": {"content": "5"}, "finish_reason": "stop"}]}
+    endpoint.script(Status(200, completion, {"Set-Cookie": "session=of-ada"}), Reply("5"))
+    for user in ("ada", "lin"):
+        ask(make(api_base_url=endpoint.url.replace("://", f"://{user}:secret@")))
+    assert "cookie" not in endpoint.requests[1].headers
+
+
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_a_reply_does_not_wait_for_a_stream_that_never_ends(
     make: Maker, endpoint: Endpoint, way: str
@@ -628,16 +638,20 @@ def test_a_generator_is_asked_again_after_it_was_closed_by_another_thread(
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_process_has_connections_of_its_own(make: Maker, endpoint: Endpoint, relay: Relay) -> None:
+@pytest.mark.parametrize("whose", ["its own generator", "its parent's"])
+def test_a_forked_process_has_connections_of_its_own(
+    make: Maker, endpoint: Endpoint, relay: Relay, whose: str
+) -> None:
     """Two processes that write to one connection read each other's replies."""
     endpoint.script(Always(Reply("5")))
-    ask(make(api_base_url=relay.url))
+    generator = make(api_base_url=relay.url)
+    ask(generator)
     child = os.fork()
     if child == 0:
-        # A generator of its own, as a worker makes one.
         failed = True
         with suppress(BaseException):
-            failed = ask(make(api_base_url=relay.url)).text != "5"
+            used = make(api_base_url=relay.url) if whose == "its own generator" else generator
+            failed = ask(used).text != "5"
         os._exit(failed)
     arrived = endpoint.wait_for_requests(2, PATIENCE)
     if not arrived:

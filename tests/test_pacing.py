@@ -940,3 +940,60 @@ def test_a_request_whose_loop_was_closed_makes_room(make: Maker) -> None:
         gc.collect()
         other = make(api_base_url=endpoint.url, rate_limit=limit, retry=IMPATIENT)
         assert other.run("2+3?")["replies"][0].text == "5"
+
+
+@both_ways
+def test_a_callback_that_asks_within_its_own_request_is_told_so(
+    make: Maker, endpoint: Endpoint, way: str
+) -> None:
+    generator = make(rate_limit=RateLimit(concurrent=1))
+
+    def ask_again(chunk: StreamingChunk) -> None:
+        generator.run("3+4?")
+
+    async def ask_again_async(chunk: StreamingChunk) -> None:
+        await generator.run_async("3+4?")
+
+    endpoint.script(Reply("5"))
+    with pytest.raises(EndpointError, match="not in its streaming callback"):
+        if way == "sync":
+            generator.run("2+3?", ask_again)
+        else:
+            asyncio.run(generator.run_async("2+3?", ask_again_async))
+
+
+def test_a_sync_call_that_stops_the_loop_it_waits_for_is_told_so(make: Maker, endpoint: Endpoint) -> None:
+    generator = make(rate_limit=RateLimit(concurrent=1))
+
+    async def main() -> None:
+        asking = asyncio.create_task(generator.run_async("2+3?"))
+        await asyncio.to_thread(endpoint.wait_for_requests, 1, PATIENCE)
+        with pytest.raises(EndpointError, match="by run_async where an event loop runs"):
+            generator.run("3+4?")
+        asking.cancel()
+        with suppress(asyncio.CancelledError):
+            await asking
+        await generator.close_async()
+
+    endpoint.script(Reply("5", first_pause=PATIENCE))
+    asyncio.run(main())
+
+
+def test_a_waiter_whose_loop_is_stopped_is_passed_over(make: Maker, endpoint: Endpoint) -> None:
+    limit = RateLimit(requests_per_minute=1)
+    endpoint.script(Reply("5"), Reply("6"))
+    make(rate_limit=limit).run("2+3?")
+    loop, watched, waiting = asyncio.new_event_loop(), Watched(), make(rate_limit=limit)
+
+    async def ask() -> None:
+        with collecting(EventSink("run", watched)):
+            await waiting.run_async("waits")
+
+    task = loop.create_task(ask())
+    loop.run_until_complete(watched.delays_came())  # and then it is stopped
+    other = make(rate_limit=RateLimit(concurrent=1), retry=IMPATIENT)
+    assert other.run("3+4?")["replies"][0].text == "6"
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        loop.run_until_complete(task)
+    loop.close()

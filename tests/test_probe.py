@@ -815,3 +815,13 @@ def test_the_embedded_model_still_gets_its_helps_once_it_was_probed(
         "--quiet",
     )
     assert "42" in done.out
+
+
+def test_an_account_without_a_home_runs_as_any_other(
+    generators: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    monkeypatch.setenv("HOME", "/dev/null")
+    with worn(VLLM()) as endpoint:
+        generator = generators(api_base_url=endpoint.url, model="llama")
+        assert generator.run("Hi")["replies"][0].text

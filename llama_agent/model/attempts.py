@@ -76,7 +76,7 @@ class Attempts:
             return self.policy.retrying()(attempt)
         except EndpointError:
             # Whoever asks another model now, as Haystack's FallbackChatGenerator does, shows its answer anew.
-            self._show(maker.restart())
+            self._show(maker, maker.restart())
             raise
 
     async def perform_async(self, client: AsyncOpenAI, effect: Ask | Fetch) -> Answer:
@@ -99,7 +99,7 @@ class Attempts:
         try:
             return await self.policy.retrying_async()(attempt)
         except EndpointError:
-            await self._show_async(maker.restart())
+            await self._show_async(maker, maker.restart())
             raise
 
     def _do_without(self, refused: ParameterRefused, request: WireRequest, without: set[str]) -> None:
@@ -117,11 +117,11 @@ class Attempts:
         if not request.stream:
             return self.transport.send(client, request)
         assembler = ReplyAssembler()
-        self._show(maker.restart())
+        self._show(maker, maker.restart())
         for delta in self.transport.stream(client, request, assembler):
             maker.note(delta)
             if self.callback is not None:
-                self._show(maker.chunks(delta, assembler.reply))
+                self._show(maker, maker.chunks(delta, assembler.reply))
         return [assembler.finish()]
 
     async def _send_async(self, client: AsyncOpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
@@ -131,22 +131,24 @@ class Attempts:
         if not request.stream:
             return await self.transport.send_async(client, request)
         assembler = ReplyAssembler()
-        await self._show_async(maker.restart())
+        await self._show_async(maker, maker.restart())
         async for delta in self.transport.stream_async(client, request, assembler):
             maker.note(delta)
             if self.callback is not None:
-                await self._show_async(maker.chunks(delta, assembler.reply))
+                await self._show_async(maker, maker.chunks(delta, assembler.reply))
         return [assembler.finish()]
 
-    def _show(self, chunks: Iterable[StreamingChunk]) -> None:
-        for chunk in chunks:
-            if self.callback is not None:
-                self.callback(chunk)
+    def _show(self, maker: ChunkMaker, chunks: Iterable[StreamingChunk]) -> None:
+        with maker.forgotten_on_error():
+            for chunk in chunks:
+                if self.callback is not None:
+                    self.callback(chunk)
 
-    async def _show_async(self, chunks: Iterable[StreamingChunk]) -> None:
-        for chunk in chunks:
-            if self.callback is not None and inspect.isawaitable(answer := self.callback(chunk)):
-                await answer
+    async def _show_async(self, maker: ChunkMaker, chunks: Iterable[StreamingChunk]) -> None:
+        with maker.forgotten_on_error():
+            for chunk in chunks:
+                if self.callback is not None and inspect.isawaitable(answer := self.callback(chunk)):
+                    await answer
 
     @contextmanager
     def _turn(self, request: WireRequest, deadline: float) -> Generator[_Turn]:

@@ -7,6 +7,7 @@ import os
 import threading
 import weakref
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -40,6 +41,17 @@ class _LoopClient:
     generation: int
     client: AsyncOpenAI
     pool: AsyncPool
+
+
+_all: weakref.WeakSet[Clients] = weakref.WeakSet()
+
+
+def _forget_parents() -> None:
+    for clients in list(_all):
+        clients.forget_parent()
+
+
+os.register_at_fork(after_in_child=_forget_parents)
 
 
 class Clients:
@@ -77,6 +89,15 @@ class Clients:
         self._give_back: weakref.finalize[..., Clients] | None = None
         self._async_clients: dict[asyncio.AbstractEventLoop, _LoopClient] = {}
         self._generation = 0
+        _all.add(self)
+
+    def forget_parent(self) -> None:
+        """In a forked process: leave the parent's connections to it."""
+        self._lock = threading.RLock()
+        if self._give_back is not None:
+            self._give_back.detach()
+        self._client = self._give_back = None
+        self._async_clients = {}
 
     @property
     def endpoint(self) -> Endpoint:
@@ -95,7 +116,8 @@ class Clients:
     @property
     def pacer(self) -> Pacer:
         """The book of this endpoint's requests."""
-        return Pacer.of(self.endpoint.identity, self.endpoint.api_key)
+        user = urlsplit(self.endpoint.base_url).netloc.rpartition("@")[0]
+        return Pacer.of(self.endpoint.identity, f"{user}@{self.endpoint.api_key}")
 
     def sync_client(self) -> OpenAI:
         """
@@ -106,7 +128,7 @@ class Clients:
         with self._lock:
             if self._client is None:
                 settings = self._settings()
-                pool = borrow(settings["base_url"], settings["api_key"], self._http_settings())
+                pool = borrow(settings["base_url"], _account_of(settings), self._http_settings())
                 # Also when nobody calls `close`: connections are shared, and outlive a forgotten generator.
                 self._give_back = weakref.finalize(self, pool.give_back)
                 self._client = OpenAI(http_client=pool.client, **settings)
@@ -127,7 +149,7 @@ class Clients:
             is_embedded = self.endpoint.embedded is not None
             # Starting the embedded model takes a second; a download takes longer.
             settings = await asyncio.to_thread(self._settings) if is_embedded else self._settings()
-            pool = await borrow_async(settings["base_url"], settings["api_key"], self._http_settings())
+            pool = await borrow_async(settings["base_url"], _account_of(settings), self._http_settings())
             client = AsyncOpenAI(http_client=pool.client, **settings)
             before = self._async_clients.get(loop)
             if before is not None and before.generation == generation:
@@ -234,6 +256,11 @@ class Clients:
             return float(text) if text else DEFAULT_TIMEOUT
         except ValueError as error:
             raise ConfigurationError(f"OPENAI_TIMEOUT must be a number of seconds, not {text!r}") from error
+
+
+def _account_of(settings: Mapping[str, Any]) -> str:
+    """Whom the server knows us as."""
+    return str(settings["default_headers"].get("Authorization") or settings["api_key"])
 
 
 def _without_user(base_url: str) -> tuple[str, dict[str, str]]:

@@ -111,16 +111,30 @@ class Ticket:
     :param limit: What it has to keep to.
     :param tokens: What it takes of the tokens: estimated, later counted.
     :param wake: Has its waiter ask again; may be called from any thread.
-    :param is_dead: Whether nobody waits any more: its event loop is closed.
+    :param loop: Its event loop; None for a thread that waits.
+    :param owner: The thread (its number) or task that waits, and then has its request under way.
     """
 
     limit: RateLimit
     tokens: int
     wake: Callable[[], object]
-    is_dead: Callable[[], bool] = lambda: False
+    loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
+    owner: object = None
     number: int = field(default=0, init=False)
     admitted_at: float = field(default=math.inf, init=False)
     server_counted: bool = field(default=False, init=False)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nobody waits any more, and never will: its event loop is closed."""
+        running = self.loop() if self.loop is not None else None
+        return self.loop is not None and (running is None or running.is_closed())
+
+    @property
+    def is_awake(self) -> bool:
+        """Whether it can go when it is its turn: an event loop may be stopped, and run again later."""
+        running = self.loop() if self.loop is not None else None
+        return self.loop is None or (running is not None and running.is_running())
 
 
 @dataclass
@@ -190,11 +204,12 @@ class Pacer:
         :raises EndpointError: Its turn would come too late.
         """
         woken = threading.Event()
-        ticket, told = Ticket(limit, tokens, woken.set), ""
+        ticket, told = Ticket(limit, tokens, woken.set, owner=threading.get_ident()), ""
         try:
             self._join(ticket)
             while (wait := self._wait_of(ticket)) is not None:
                 told = _tell(wait, told)
+                self._check_not_stuck(ticket, wait, _loop_here())
                 woken.wait(patience.bounded(wait))
                 woken.clear()
             yield ticket
@@ -209,11 +224,13 @@ class Pacer:
         woken = asyncio.Event()
         # A ticket outlives its request by a minute, its loop is not to.
         loop = weakref.ref(asyncio.get_running_loop())
-        ticket, told = Ticket(limit, tokens, partial(_wake, loop, woken), partial(_is_closed, loop)), ""
+        ticket = Ticket(limit, tokens, partial(_wake, loop, woken), loop, _task_here())
+        told = ""
         try:
             self._join(ticket)
             while (wait := self._wait_of(ticket)) is not None:
                 told = _tell(wait, told)
+                self._check_not_stuck(ticket, wait, None)
                 try:
                     async with asyncio.timeout(patience.bounded(wait)):
                         await woken.wait()
@@ -294,13 +311,40 @@ class Pacer:
             self._under_way.discard(ticket)
             if ticket in self._queue:
                 self._queue.remove(ticket)
-        while self._queue and self._queue[0].is_dead():
+        while self._queue and self._queue[0].is_dead:
             self._queue.popleft()
 
+    def _first(self) -> Ticket | None:
+        return next((ticket for ticket in self._queue if ticket.is_awake), None)
+
     def _wake_first(self) -> None:
-        if self._queue:
+        if (first := self._first()) is not None:
             with suppress(RuntimeError):  # its event loop was closed just now
-                self._queue[0].wake()
+                first.wake()
+
+    def _check_not_stuck(
+        self, ticket: Ticket, wait: _Wait, loop_here: asyncio.AbstractEventLoop | None
+    ) -> None:
+        """
+        Notice a wait for something that this very wait keeps from happening.
+
+        :raises EndpointError: A streaming callback asks in the midst of its own request, or a sync call on an
+            event loop's thread waits for a request of that loop.
+        """
+        if math.isfinite(wait.seconds):
+            return
+        with self._lock:
+            ahead = list(self._under_way) or [first for first in [self._first()] if first is not None]
+        if not ahead or not all(
+            other is not ticket
+            and (other.owner == ticket.owner or (loop_here is not None and _is_of(other, loop_here)))
+            for other in ahead
+        ):
+            return
+        raise EndpointError(
+            f"the request waits ({wait.reason}) for one that can't go on before it: ask after the reply, not "
+            "in its streaming callback, and by run_async where an event loop runs, or raise the RateLimit"
+        )
 
     def _wait_of(self, ticket: Ticket) -> _Wait | None:
         """How long a ticket has to wait; None when it is admitted."""
@@ -313,14 +357,14 @@ class Pacer:
         return wait
 
     def _look(self, ticket: Ticket, now: float) -> _Wait | None:
-        if not self._queue or self._queue[0] is not ticket:
+        if self._first() is not ticket:
             return _Wait(math.inf, "requests before it")
         while self._sent and self._sent[0].admitted_at < now - _MINUTE:
             self._sent.popleft()
         longest = max(self._waits(ticket, now), key=lambda wait: wait.seconds)
         if longest.seconds > 0:
             return longest
-        self._queue.popleft()
+        self._queue.remove(ticket)
         self._admitted += 1
         ticket.number, ticket.admitted_at = self._admitted, now
         self._sent.append(ticket)
@@ -333,7 +377,7 @@ class Pacer:
         limit = ticket.limit
         yield _Wait(self._not_before - now, "the server asked to be left alone", by_server=True)
         if limit.concurrent is not None and len(self._under_way) >= limit.concurrent:
-            self._under_way = {other for other in self._under_way if not other.is_dead()}
+            self._under_way = {other for other in self._under_way if not other.is_dead}
             if len(self._under_way) >= limit.concurrent:
                 yield _Wait(math.inf, f"concurrent={limit.concurrent}")
         if limit.requests_per_minute is not None:
@@ -378,9 +422,21 @@ def _wake(loop: weakref.ref[asyncio.AbstractEventLoop], woken: asyncio.Event) ->
         running.call_soon_threadsafe(woken.set)
 
 
-def _is_closed(loop: weakref.ref[asyncio.AbstractEventLoop]) -> bool:
-    running = loop()
-    return running is None or running.is_closed()
+def _is_of(ticket: Ticket, loop: asyncio.AbstractEventLoop) -> bool:
+    return ticket.loop is not None and ticket.loop() is loop
+
+
+def _task_here() -> object:
+    """The running task, to compare with; a ticket outlives it, and isn't to keep it."""
+    task = asyncio.current_task()
+    return None if task is None else weakref.ref(task)
+
+
+def _loop_here() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _nobody() -> None:

@@ -85,18 +85,18 @@ _pools: list[Pool] = []
 _async_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[AsyncPool]] = WeakKeyDictionary()
 
 
-def borrow(base_url: str, api_key: str, settings: Mapping[str, Any]) -> Pool:
+def borrow(base_url: str, account: str, settings: Mapping[str, Any]) -> Pool:
     """
     Get the connections to a server.
 
     :param base_url: A URL of the server.
-    :param api_key: The key that is sent to it.
+    :param account: Whom the server knows us as.
     :param settings: For `httpx2.Client`.
-    :returns: The pool that others with the same key and settings use; a new one if there is none. Give it
+    :returns: The pool that others with the same account and settings use; a new one if there is none. Give it
         back.
     :raises ConfigurationError: The settings can't be used.
     """
-    key = (_origin(base_url), api_key, settings)
+    key = (_origin(base_url), account, settings)
     with _lock:
         for pool in _pools:
             if pool._key == key:  # pyright: ignore[reportPrivateUsage] - this file's own
@@ -112,9 +112,9 @@ def borrow(base_url: str, api_key: str, settings: Mapping[str, Any]) -> Pool:
         return pool
 
 
-async def borrow_async(base_url: str, api_key: str, settings: Mapping[str, Any]) -> AsyncPool:
+async def borrow_async(base_url: str, account: str, settings: Mapping[str, Any]) -> AsyncPool:
     """`borrow`, for the running event loop."""
-    key, loop = (_origin(base_url), api_key, settings), asyncio.get_running_loop()
+    key, loop = (_origin(base_url), account, settings), asyncio.get_running_loop()
     pools = _async_pools.setdefault(loop, WeakSet())
     pool = next((pool for pool in pools if pool._key == key), None)  # pyright: ignore[reportPrivateUsage]
     if pool is None:

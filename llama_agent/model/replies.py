@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 from uuid import uuid4
@@ -79,6 +80,15 @@ class ChunkMaker:
             yield StreamingChunk("", meta={"superseded": self._characters}, component_info=self._info)
         self._text_started = self._shown = False
         self._characters = 0
+
+    @contextmanager
+    def forgotten_on_error(self) -> Generator[None]:
+        """Around a callback: one that raises isn't called again, to take back what it was shown."""
+        try:
+            yield
+        except BaseException:
+            self._shown = False
+            raise
 
     def note(self, delta: Delta) -> None:
         """

@@ -28,6 +28,7 @@ class RestOfStream:
 
     def __init__(self) -> None:
         self._missed = 0
+        self._lock = threading.Lock()
 
     def read(self, response: httpx2.Response, pieces: Iterable[bytes]) -> None:
         """
@@ -50,7 +51,8 @@ class RestOfStream:
                     pass
                 self._missed = self._missed if timer.finished.is_set() else 0
         finally:
-            ended.set()
+            with self._lock:
+                ended.set()
             timer.cancel()
 
     async def read_async(self, response: httpx2.Response, pieces: AsyncIterable[bytes]) -> None:
@@ -71,11 +73,13 @@ class RestOfStream:
         return self._missed < _MOST_MISSED and response.http_version != "HTTP/2"
 
     def _hang_up(self, connection: socket.socket, ended: threading.Event) -> None:
-        if ended.is_set():
-            return
-        self._missed += 1
-        with suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            # Once it has ended, the connection may be somebody else's.
+            if ended.is_set():
+                return
+            self._missed += 1
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _socket_of(response: httpx2.Response) -> socket.socket | None:

@@ -50,9 +50,15 @@ def profiles_file() -> Path:
     Where profiles are kept.
 
     :returns: A path; the file need not exist.
+    :raises ConfigurationError: There is no such folder: the user has no home.
     """
     folder = os.environ.get("XDG_CONFIG_HOME")
-    base = Path(folder) if folder else Path("~/.config").expanduser()
+    try:
+        base = Path(folder) if folder else Path("~/.config").expanduser()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"profiles can't be kept: {error} Set XDG_CONFIG_HOME to a folder for them"
+        ) from error
     return base / "llama-agent" / "profiles.json"
 
 
@@ -65,7 +71,11 @@ def saved_profile(endpoint: str, model: str | None) -> SavedProfile | None:
     :returns: It; None when nothing was saved.
     :raises ConfigurationError: The file can't be read.
     """
-    there = [item for item in _read(profiles_file()).profiles if item.endpoint == endpoint]
+    try:
+        path = profiles_file()
+    except ConfigurationError:
+        return None  # nor was anything ever saved
+    there = [item for item in _read(path).profiles if item.endpoint == endpoint]
     if model is None:
         return there[0] if len(there) == 1 else None
     return next((item for item in there if item.model == model), None)
@@ -114,7 +124,8 @@ def _file_format() -> TypeAdapter[_File]:
 def _read(path: Path) -> _File:
     try:
         return _file_format().validate_json(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        # A service's account often has no home, or one that is closed to it.
         return _File()
     except OSError as error:
         raise _unreadable(path, str(error)) from error
