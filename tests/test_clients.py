@@ -260,7 +260,7 @@ def test_a_cookie_given_to_one_user_of_a_url_is_not_sent_with_another(
     completion = {"choices": [{"message": {"content": "5"}, "finish_reason": "stop"}]}
     endpoint.script(Status(200, completion, {"Set-Cookie": "session=of-ada"}), Reply("5"))
     for user in ("ada", "lin"):
-        ask(make(api_base_url=endpoint.url.replace("://", f"://{user}:secret@")))
+        ask(make(api_base_url=endpoint.url.replace("://", f"://{user}:pw-of-{user}@")))
     assert "cookie" not in endpoint.requests[1].headers
 
 
