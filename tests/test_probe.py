@@ -825,3 +825,18 @@ def test_an_account_without_a_home_runs_as_any_other(
     with worn(VLLM()) as endpoint:
         generator = generators(api_base_url=endpoint.url, model="llama")
         assert generator.run("Hi")["replies"][0].text
+
+
+def test_a_disk_that_takes_no_more_is_told_and_nothing_half_is_left(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
+        "from llama_agent.model.saved_profiles import save_profile, Traits\n"
+        "save_profile('http://host/v1', 'm', Traits())\n"
+    )
+    environment = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert "ConfigurationError: the profile can't be saved to" in done.stderr
+    assert list((tmp_path / "llama-agent").iterdir()) == []

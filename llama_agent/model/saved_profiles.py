@@ -99,9 +99,10 @@ def save_profile(endpoint: str, model: str, traits: Traits) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Whoever reads at that moment sees the old file or the new one, never a half.
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            file.write(text + "\n")
-        Path(file.name).replace(path)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            written = Path(folder) / path.name
+            written.write_text(text + "\n", encoding="utf-8")
+            written.replace(path)
     except OSError as error:
         raise ConfigurationError(f"the profile can't be saved to {path}: {error}") from error
     return path
