@@ -14,7 +14,15 @@ from haystack.utils import Secret
 
 from llama_agent import Agent, ConfigurationError, MetaLlamaChatGenerator, RateLimit, RetryPolicy, tool
 from tests.endpoint import Always, Drop, Endpoint, Item, Raw, Reply, Status
-from tests.endpoint.dresses import VLLM, BedrockLike, FastAPILike, LlamaCpp, NoTools, worn
+from tests.endpoint.dresses import (
+    VLLM,
+    BedrockLike,
+    FastAPILike,
+    LlamaCpp,
+    NoTools,
+    SingleCallTemplate,
+    worn,
+)
 
 QUESTION = [ChatMessage.from_user("What is 2 plus 3?")]
 TOO_LONG = Status(
@@ -356,6 +364,17 @@ def test_a_particular_server_is_a_good_first(make: Maker, second: Endpoint, dres
         fallback = FallbackChatGenerator([make(particular, model="llama"), make(second)])
         result = fallback.run(QUESTION)
     assert result["meta"]["successful_chat_generator_index"] == 0
+
+
+def test_a_template_for_single_calls_takes_a_history_of_several(make: Maker) -> None:
+    """The facts' rule: the turn is sent again as single calls, each with its result (unsloth#7426)."""
+    with Endpoint(strict=False) as broken, worn(SingleCallTemplate()) as single:
+        broken.script(
+            Reply(calls=[("weather", {"city": "Paris"}), ("weather", {"city": "Oslo"})]), Always(Status(503))
+        )
+        fallback = FallbackChatGenerator([make(broken), make(single, model="llama")])
+        with Agent(chat_generator=fallback, tools=[weather]) as agent:
+            assert agent.run("Compare the weather of Paris and Oslo.").stop_reason == "answered"
 
 
 # Kept and opened

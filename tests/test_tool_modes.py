@@ -73,16 +73,18 @@ class Shown:
     def __init__(self) -> None:
         self.text = ""
 
-    def take(self, chunk: StreamingChunk) -> None:
-        self.text += chunk.content
-
-    async def take_async(self, chunk: StreamingChunk) -> None:
-        self.text += chunk.content
-
     def settings(self, way: str, stream: bool) -> Json:
+        """A callback that is a plain function: a pipeline copies its inputs, objects and all."""
+
+        def take(chunk: StreamingChunk) -> None:
+            self.text += chunk.content
+
+        async def take_async(chunk: StreamingChunk) -> None:
+            self.text += chunk.content
+
         if not stream:
             return {}
-        return {"streaming_callback": self.take_async if way == "async" else self.take}
+        return {"streaming_callback": take_async if way == "async" else take}
 
 
 def in_our_agent(generator: MetaLlamaChatGenerator, way: str, settings: Json) -> str:
