@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import date
+from time import process_time
 from typing import Any
 
 import pytest
@@ -15,9 +16,9 @@ from haystack.hooks import hook
 from llama_agent import Agent, MetaLlamaChatGenerator, ToolStarted, tool
 from tests.commands import llama_agent
 from tests.conftest import Maker
-from tests.endpoint import Always, Endpoint, Item, Reply, Status
+from tests.endpoint import Always, Endpoint, Item, Reply, Request, Status
 from tests.endpoint.dresses import BedrockLike, SingleCallTemplate, worn
-from tests.strict_server import always_strictly, calls_with_results, faults, strictly, texts
+from tests.strict_server import calls_with_results, faults, strictly, texts
 
 Json = dict[str, Any]
 History = list[ChatMessage]
@@ -1044,10 +1045,135 @@ def test_where_several_calls_are_taken_they_stay_in_one_message(make: Maker, end
     assert [len(message.get("tool_calls", ())) for message in endpoint.requests[0].messages][1] == 3
 
 
-def test_a_run_that_is_long_costs_each_message_once(make: Maker, endpoint: Endpoint) -> None:
-    calls = [call(f"c{n}", n, n) for n in range(2000)]
-    given = [message for each in calls for message in (assistant(each), result("sum", each))]
-    endpoint.script(Always(always_strictly(Reply(calls=adds((1, 2))))))
-    with Agent(chat_generator=make(), tools=[add], max_agent_steps=20) as agent:
-        run_ = agent.run([user("go"), *given])
-    assert run_["step_count"] == 20
+# Several conversations of one generator.
+
+
+def talk(topic: str, turns: int) -> History:
+    """A conversation whose every text names its topic."""
+    messages = [ChatMessage.from_system(f"{topic}: be brief."), user(f"{topic}: go")]
+    for n in range(turns):
+        one = call("x", n, n)
+        messages += [
+            assistant(one, text=f"{topic}: thought {n}"), result(f"{topic}: sum {n}", one),
+            ChatMessage.from_assistant(f"{topic}: answer {n}"), user(f"{topic}: question {n}"),
+        ]  # fmt: skip
+    return messages
+
+
+each_mode = pytest.mark.parametrize("mode", ["native", "auto", "prompted", "constrained"])
+
+
+def answering(request: Request) -> Item:
+    return Reply('{"next": "answer"}' if "response_format" in request.json else "done")
+
+
+@each_mode
+@pytest.mark.parametrize("turns", [0, 1, 4])
+def test_conversations_of_one_generator_are_never_mixed(
+    make: Maker, endpoint: Endpoint, mode: str, turns: int
+) -> None:
+    endpoint.script(Always(answering))
+    generator = make(tool_mode=mode)
+    for topic in ("cats", "dogs", "cats", "owls"):
+        before = len(endpoint.requests)
+        given = talk(topic, turns)
+        ask(generator, given, "sync")
+        for request in endpoint.requests[before:]:
+            sent = texts(request.messages)
+            assert [text for text in said(given) if text not in sent] == []
+            assert not [other for other in {"cats", "dogs", "owls"} - {topic} if other in sent]
+
+
+@each_mode
+def test_a_conversation_that_grows_is_sent_whole_each_time(
+    make: Maker, endpoint: Endpoint, mode: str
+) -> None:
+    endpoint.script(Always(answering))
+    generator = make(tool_mode=mode)
+    whole = talk("cats", 5)
+    for end in range(2, len(whole) + 1):
+        ask(generator, whole[:end], "sync")
+        sent = texts(endpoint.requests[-1].messages)
+        assert [text for text in said(whole[:end]) if sent.count(text) != 1] == []
+
+
+@each_mode
+def test_a_conversation_that_goes_on_in_two_ways_is_sent_as_each_of_them(
+    make: Maker, endpoint: Endpoint, mode: str
+) -> None:
+    endpoint.script(Always(answering))
+    generator = make(tool_mode=mode)
+    shared = talk("cats", 3)
+    ways = [[*shared, ChatMessage.from_assistant(f"say {n}"), user(f"ask {n}")] for n in range(3)]
+    for n in (0, 1, 2, 0):
+        ask(generator, ways[n], "sync")
+        sent = texts(endpoint.requests[-1].messages)
+        assert [text for text in said(ways[n]) if text not in sent] == []
+        assert not [other for other in range(3) if other != n and f"say {other}" in sent]
+
+
+@each_mode
+def test_tools_that_change_between_requests_are_told_anew(make: Maker, endpoint: Endpoint, mode: str) -> None:
+    endpoint.script(Always(answering))
+    generator = make(tool_mode=mode)
+    given = talk("cats", 2)
+    for offered in ([add], [subtract], [add, subtract], []):
+        before = len(endpoint.requests)
+        generator.run([*given], tools=offered)
+        sent = endpoint.requests[before].body.decode()
+        assert ("Add two whole numbers." in sent) is (add in offered)
+        assert ("Subtract b from a." in sent) is (subtract in offered)
+
+
+@each_mode
+def test_two_runs_of_one_agent_see_their_own_task_only(make: Maker, endpoint: Endpoint, mode: str) -> None:
+    def calling(request: Request) -> Item:
+        if "response_format" in request.json:
+            return answering(request)
+        if "Result of" in texts(request.messages) or "42" in texts(request.messages):
+            return Reply("done")
+        return Reply('{"name": "add", "parameters": {"a": 40, "b": 2}}')
+
+    endpoint.script(Always(calling))
+    with Agent(chat_generator=make(tool_mode=mode), tools=[add]) as agent:
+        for topic in ("cats", "dogs"):
+            before = len(endpoint.requests)
+            agent.run(f"{topic}: go")
+            sent = [texts(request.messages) for request in endpoint.requests[before:]]
+            assert all(f"{topic}: go" in each for each in sent)
+            assert not any("cats" in each for each in sent if topic == "dogs")
+
+
+# Cost
+
+
+def long_history(count: int) -> History:
+    calls = [call("x", n, n) for n in range(count)]
+    return [user("go"), *(m for each in calls for m in (assistant(each), result("sum", each)))]
+
+
+def seconds_for(make: Maker, endpoint: Endpoint, count: int) -> float:
+    """Processor time for a request with so many calls that share an id."""
+    endpoint.script(Reply("done"))
+    given, generator = long_history(count), make()
+    before = process_time()
+    ask(generator, given, "sync")
+    return process_time() - before
+
+
+def test_a_long_history_costs_no_more_than_its_length(make: Maker, endpoint: Endpoint) -> None:
+    seconds_for(make, endpoint, 100)
+    short = min(seconds_for(make, endpoint, 500) for _ in range(3))
+    long = min(seconds_for(make, endpoint, 4000) for _ in range(2))
+    assert long < 16 * short  # eight times as long; quadratic would be 64 times
+
+
+def test_only_what_is_new_is_looked_at_in_a_further_request(make: Maker, endpoint: Endpoint) -> None:
+    generator, given = make(), long_history(4000)
+    endpoint.script(Always(Reply("done")))
+    before = process_time()
+    ask(generator, given, "sync")
+    first = process_time() - before
+    before = process_time()
+    ask(generator, [*given, user("and?")], "sync")
+    assert process_time() - before < first

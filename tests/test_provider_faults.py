@@ -327,7 +327,7 @@ def test_text_that_was_shown_before_it_failed_is_not_shown_twice(make: Maker, en
 
 OTHERS: dict[str, Json] = {
     "another code": {"error": {"message": "no", "type": "invalid_request_error", "code": "bad_request"}},
-    "another code with a text": error_of(FORMS["function tag"], code="json_validate_failed"),
+    "a reply that is not the JSON asked for": error_of('{"n": ', code="json_validate_failed"),
     "no code": {"error": {"message": SAID, "type": "invalid_request_error"}},
 }
 

@@ -167,7 +167,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "llama3.1:8b",
     ),
     "pythonic": (
-        "Llama-4-Scout-17B-16E-Instruct-FP8",
+        "Llama-4-Scout-17B-16E-Instruct",
         "meta-llama/Llama-4-Maverick-17B-128E-Instruct",
         "llama4:scout",
     ),
