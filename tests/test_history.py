@@ -1,8 +1,9 @@
 """What goes on the wire is always a valid history, whatever the messages were; and nothing said is lost."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
+from functools import cached_property
 from time import process_time
 from typing import Any
 
@@ -12,6 +13,8 @@ from haystack.components.agents.state.state import State
 from haystack.components.agents.state.state_utils import replace_values
 from haystack.dataclasses import ChatMessage, StreamingChunk, TextContent, ToolCall
 from haystack.hooks import hook
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llama_agent import Agent, MetaLlamaChatGenerator, ToolStarted, tool
 from tests.commands import llama_agent
@@ -1043,6 +1046,105 @@ def test_where_several_calls_are_taken_they_stay_in_one_message(make: Maker, end
     endpoint.script(Reply("done"))
     ask(make(), several_calls_in_history(), "sync")
     assert [len(message.get("tool_calls", ())) for message in endpoint.requests[0].messages][1] == 3
+
+
+# Any history at all.
+
+IDS = st.sampled_from([None, "", "x", "y", "x_2", "call_1"])
+CALLS = st.builds(call, IDS, st.integers(0, 2), st.integers(0, 1), st.sampled_from(["add", "subtract"]))
+MESSAGES = st.one_of(
+    st.tuples(st.just("calls"), st.lists(CALLS, min_size=1, max_size=3)),
+    st.tuples(st.just("result"), CALLS),
+    st.tuples(st.just("answer of"), st.integers(0, 5)),
+    st.tuples(st.just("user"), st.none()),
+    st.tuples(st.just("assistant"), st.booleans()),
+)
+
+
+def history_of(parts: list[tuple[str, Any]]) -> History:
+    """Messages whose texts are all different, so that each can be looked for."""
+    history = [user("text 0.")]
+    for n, (kind, value) in enumerate(parts, 1):
+        text = f"text {n}."
+        made = [each for message in history for each in message.tool_calls]
+        match kind:
+            case "calls":
+                history.append(assistant(*value, text=text))
+            case "answer of" if made:
+                history.append(result(text, made[-1 - value % len(made)]))
+            case "result":
+                history.append(result(text, value))
+            case "assistant":
+                history.append(ChatMessage.from_assistant(text if value else ""))
+            case _:
+                history.append(user(text))
+    return history
+
+
+@given(st.lists(MESSAGES, max_size=12))
+@settings(max_examples=300, deadline=None, database=None, derandomize=True)
+def test_whatever_the_history_it_goes_out_valid_and_whole(parts: list[tuple[str, Any]]) -> None:
+    history = history_of(parts)
+    sent = RENDERED.messages(history)
+    assert list(faults(sent)) == []
+    told = texts(sent)
+    assert [text for text in said(history) if told.count(text) != 1] == []
+    assert RENDERED.messages(list(history)) == sent
+
+
+@given(st.lists(MESSAGES, max_size=10))
+@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+def test_however_a_history_grows_each_request_is_valid_and_as_if_it_were_the_first(
+    parts: list[tuple[str, Any]],
+) -> None:
+    history = history_of(parts)
+    for end in range(1, len(history) + 1):
+        grown = RENDERED.messages(history[:end])
+        assert list(faults(grown)) == []
+    assert grown == RENDERED.messages(history_of(parts))
+
+
+@given(st.lists(MESSAGES, max_size=12), st.lists(st.integers(0, 11), max_size=12))
+@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+def test_however_a_hook_shuffles_and_drops_messages_they_go_out_valid(
+    parts: list[tuple[str, Any]], places: list[int]
+) -> None:
+    history = history_of(parts)
+    RENDERED.messages(history)
+    changed = [history[place % len(history)] for place in places] or history[:1]
+    sent = RENDERED.messages(changed)
+    assert list(faults(sent)) == []
+    assert [text for text in said(changed) if text not in texts(sent)] == []
+
+
+class Rendered:
+    """What is sent of histories by one generator, over one endpoint for all examples."""
+
+    @cached_property
+    def _generator(self) -> MetaLlamaChatGenerator:
+        self.endpoint = Endpoint().__enter__()
+        self.endpoint.script(Always(Reply("done")))
+        return MetaLlamaChatGenerator(
+            api_base_url=self.endpoint.url, model="m", max_retries=0, http_client_kwargs={"verify": False}
+        )
+
+    def messages(self, history: History) -> list[Json]:
+        self._generator.run(history, tools=[add, subtract])
+        return self.endpoint.requests[-1].messages
+
+    def close(self) -> None:
+        if "_generator" in vars(self):
+            self._generator.close()
+            self.endpoint.__exit__(None, None, None)
+
+
+RENDERED = Rendered()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed_at_the_end() -> Iterator[None]:
+    yield
+    RENDERED.close()
 
 
 # Several conversations of one generator.
