@@ -457,7 +457,8 @@ def in_a_pipeline_step(generator: MetaLlamaChatGenerator, way: str, **settings: 
     return generator.run(TASK, tools=[weather], **settings)["replies"][0]
 
 
-def test_another_model_of_the_same_generator_is_asked_natively(make: Maker) -> None:
+@pytest.mark.parametrize("own", ["gemma:2b", "llama3.1"])
+def test_another_model_of_the_same_generator_is_asked_natively(make: Maker, own: str) -> None:
     asked: list[tuple[str, bool]] = []
 
     def answer(request: Request) -> Item:
@@ -468,7 +469,7 @@ def test_another_model_of_the_same_generator_is_asked_natively(make: Maker) -> N
 
     with Endpoint() as endpoint:
         endpoint.script(Always(answer))
-        generator = make(api_base_url=endpoint.url, model="gemma:2b")
+        generator = make(api_base_url=endpoint.url, model=own)
         for model in ("gemma:2b", "llama3.1", "gemma:2b", "llama3.1"):
             generator.run("Hi", tools=[weather], generation_kwargs={"model": model})
     assert asked == [
@@ -789,6 +790,51 @@ def test_a_choice_holds_where_a_server_refuses_tools(make: Maker) -> None:
 
     reply, _ = chosen(make, answer, "auto", SUBTRACT)
     assert called(reply) == ["subtract"]
+
+
+class Watched:
+    """What a person sees of a stream that takes back what no longer counts."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def take(self, chunk: StreamingChunk) -> None:
+        if superseded := (chunk.meta or {}).get("superseded"):
+            self.text = self.text[: -int(superseded)]
+        self.text += chunk.content
+
+
+@pytest.mark.parametrize("choice", ["required", SUBTRACT, "none"], ids=["required", "named", "none"])
+@pytest.mark.parametrize("name", ANSWERS_FIRST | CALLS_UNASKED)
+@each_mode
+def test_what_is_shown_while_it_streams_is_the_text_of_the_reply(
+    make: Maker, name: str, mode: str, choice: Any
+) -> None:
+    watched = Watched()
+    with Endpoint() as endpoint:
+        endpoint.script(Always(Stubborn(*(ANSWERS_FIRST | CALLS_UNASKED)[name])))
+        generator = make(api_base_url=endpoint.url, model="llama", tool_mode=mode)
+        (reply,) = generator.run(
+            "Hi, 3 and 4!",
+            tools=[add, subtract],
+            generation_kwargs={"tool_choice": choice},
+            streaming_callback=watched.take,
+        )["replies"]
+    assert watched.text.strip() == (reply.text or "").strip()
+
+
+@pytest.mark.parametrize("choice", ["required", SUBTRACT], ids=["required", "named"])
+@each_stream
+def test_a_choice_holds_where_a_server_refuses_the_field(make: Maker, choice: Any, stream: bool) -> None:
+    def answer(request: Request) -> Item:
+        if "tool_choice" in request.json:
+            return Status(400, {"error": {"message": "Unsupported parameter: tool_choice"}})
+        return stubborn(request)
+
+    stubborn = Stubborn(HELLO, NATIVE_SUBTRACT)
+    reply, requests = chosen(make, answer, "auto", choice, stream=stream)
+    assert called(reply) == ["subtract"]
+    assert len(requests) <= MOST_REQUESTS
 
 
 @each_mode
