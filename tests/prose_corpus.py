@@ -10,18 +10,21 @@ same environment gives the same messages in the same order; nothing is fetched.
 What truly is a call in a form of the specification isn't here, whatever the tools are named. Borderline
 kinds, and why they are here or not:
 
-- A tool's definition whose `parameters` are a JSON schema is an echo of the definition: here. One whose
-  `parameters` are `{}` can't be told from a call without arguments: not here. Nor is one in the loose form
-  `"parameters": {"query": {"type": "string"}}`, which can't be told from a call with an object as argument.
+- A tool's definition whose `parameters` are a JSON schema is an echo of the definition, cut or whole: here.
+  So is one with a `description` and `{}`. With `{}` and no more, it can't be told from a call without
+  arguments: not here. Nor is the loose form `"parameters": {"query": {"type": "string"}}`, which can't be
+  told from a call with an object as argument. `"parameters": []`, as in a list of parameters, is no object: here.
 - A message that as a whole is an OpenAI assistant message (`{"role": ..., "tool_calls": [...]}`) is form 5:
   not here. A whole request body, whose `messages` hold such a one, isn't, nor is MCP's JSON-RPC `tools/call`.
-- `[f(a=1)]` with literal keywords only is form 11. Comprehensions, names and positional arguments aren't.
+- `[f(a=1)]` with literal keywords only is form 11. Comprehensions, names and positional arguments aren't, nor
+  are links: `[f()](https://...)`, `[f()][1]`, `[f()]: https://...`.
 - A call in a fence or in inline code is documentation: here, when prose comes before it. A fence that is the
   whole message is form 18; with prose behind a fence, form 18 and rule 4 disagree: neither is here.
+- A call in a string of a JSON document is data (rule 8: a string is never parsed again): here.
 - A JSON call in the midst of a sentence is here; as the last line of a message it is form 21: not here.
 - Strong markers outside of code are here where no call follows ("between <tool_call> and </tool_call>"),
-  except for `<|python_tag|>`, behind which anything may be Python (form 8), and for markers that give the
-  name of a tool on offer, which may be a call that is cut.
+  except for markers that give the name of a tool on offer, which may be a call that is cut. Behind
+  `<|python_tag|>` comes Python (form 8): prose that isn't is here.
 - `>>> name` on one line and a JSON object on the next is a doctest. Functionary (form 17) writes no blank
   after `>>>`: with a blank it is here, without not.
 """
@@ -273,6 +276,8 @@ def _cut_off() -> Iterator[Message]:
     for name, function in spread(functions(), 10):
         definition = pretty({"name": function.__name__, "parameters": schema_of(function)})
         yield Message(f"definition: {name}", f"Define it so:\n\n```json\n{definition[:-9]}", "length")
+        yield Message(f"bare definition: {name}", definition[:-9], "length")
+        yield Message(f"fenced definition: {name}", f"```json\n{definition[:-9]}", "length")
 
 
 # Code.
@@ -393,6 +398,21 @@ def _links() -> Iterator[Named[str]]:
         yield f"{name}: a list of links", "\n".join(f"- [{label}]({url})" for label, url in urls)
         yield f"{name}: references", f"[{name}][1] is there.\n\n[1]: {url}\n[2]: <{url}> 'get'"
         yield f"{name}: boxes", f"- [ ] read [{label}]\n- [x] open {url}\n\n[^1]: [list] and [get]({url})."
+    named = [(name, function) for name, function in functions() if name.count(".") == 1]
+    for number, (name, function) in enumerate(
+        [*spread(named, 20), ("builtins.print", print), ("builtins.list", list)]
+    ):
+        short, url = (
+            function.__name__,
+            f"https://docs.python.org/3/library/{name.partition('.')[0]}.html#{name}",
+        )
+        frames = (
+            "[{0}()]({1}) is what you want: {2}",
+            "[{0}()][1] is what you want.\n\n[1]: {1}",
+            "[{0}()]: {1} '{2}'",
+            "[{0}()]({1})",
+        )
+        yield f"{name}: a link with brackets", frames[number % 4].format(short, url, summary(function))
 
 
 def _tables() -> Iterator[Named[str]]:
@@ -445,6 +465,7 @@ def _handwritten_documents() -> Iterator[Named[Any]]:
     yield "no arguments, with a type", {"type": "function", "name": "get"}
     yield "no arguments, nested", {"type": "function", "function": {"name": "get"}}
     yield "no name", {"parameters": {"value": "x"}}
+    yield "a definition without parameters", {"name": "get", "description": "Gets it.", "parameters": {}}
     yield "a list as parameters", {"name": "get", "parameters": ["value"]}
     yield "a text as parameters", {"name": "get", "parameters": "none"}
     yield "a number as arguments", {"name": "list", "arguments": 3}
@@ -642,12 +663,20 @@ def _quoted_calls() -> Iterator[Named[str]]:
         yield f"in a fence: {call}", f"A model may write:\n\n{fence_around(call)}\n\nand nothing else."
         yield f"in a tilde fence: {call}", f"A model may write:\n\n~~~text\n{call}\n~~~\n\nand nothing else."
         yield f"in an item: {call}", f"- One form:\n\n  ````\n  {within}\n  ````\n\n- There are others."
-        yield f"in an open fence: {call}", f"A model may write:\n\n````\n{call}\n"
+        yield f"in an open fence: {call}", f"A model may write:\n\n````\n{call}\n# and so o"
         if "\n" not in call:
             yield f"in code: {call}", f"A model may write `{call}`, and the server reads it."
             yield f"in code at the start: {call}", f"`{call}` is what a model may write."
             yield f"in longer code: {call}", f"Some write ``{call}``. Others write more."
             yield f"in bold code: {call}", f"| form | who |\n| --- | --- |\n| **`{call}`** | some |"
+
+
+def _calls_in_strings() -> Iterator[Named[str]]:
+    """Samples to train a model on."""
+    for call in SPECIFICATION:
+        sample = {"messages": [{"role": "user", "content": "Go."}, {"role": "assistant", "content": call}]}
+        yield f"in a document: {call}", pretty(sample)
+        yield f"in a line: {call}", json.dumps(sample, ensure_ascii=False)
 
 
 def fence_around(text: str) -> str:
@@ -660,6 +689,7 @@ def _said_of_calls() -> Iterator[Named[str]]:
         "Qwen puts a call between <tool_call> and </tool_call>.",
         "The tag <tool_call> opens, and </tool_call> closes it; the names in between are JSON.",
         "Llama writes <function=...> and then JSON, as in <function=...>{...}</function>.",
+        "The token <|python_tag|> says that a call or code comes next; it has no end.",
         "Mistral starts with [TOOL_CALLS] and then a list.",
         "[TOOL_CALLS] is a control token of Mistral's.",
         "A turn ends with <|eot_id|>, and a call with <|eom_id|>, in Llama 3.1.",
@@ -747,9 +777,10 @@ _KINDS: dict[str, Callable[[], Iterable[Message | Named[str]]]] = {
     "shell sessions": _shells,
     "data formats": _data_formats,
     "quoted calls": _quoted_calls,
+    "calls in strings": _calls_in_strings,
     "said of calls": _said_of_calls,
 }
-_WITH_MARKERS = {"quoted calls", "said of calls"}
+_WITH_MARKERS = {"quoted calls", "calls in strings", "said of calls"}
 """Kinds that were written to hold markers; of the others, a message that happens to hold one is left out."""
 
 KINDS = tuple(_KINDS)
