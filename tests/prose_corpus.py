@@ -13,7 +13,8 @@ kinds, and why they are here or not:
 - A tool's definition whose `parameters` are a JSON schema is an echo of the definition, cut or whole: here.
   So is one with a `description` and `{}`. With `{}` and no more, it can't be told from a call without
   arguments: not here. Nor is the loose form `"parameters": {"query": {"type": "string"}}`, which can't be
-  told from a call with an object as argument. `"parameters": []`, as in a list of parameters, is no object: here.
+  told from a call with an object as argument. `"parameters": []`, as in a list of parameters, is no object:
+  here.
 - A message that as a whole is an OpenAI assistant message (`{"role": ..., "tool_calls": [...]}`) is form 5:
   not here. A whole request body, whose `messages` hold such a one, isn't, nor is MCP's JSON-RPC `tools/call`.
 - `[f(a=1)]` with literal keywords only is form 11. Comprehensions, names and positional arguments aren't, nor
