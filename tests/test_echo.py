@@ -276,6 +276,9 @@ DISGUISES = {
     "pythonic, spaced": Disguise('[ wipe( folder = "/home" ) ]', '[wipe(folder="/home")]'),
     "tokens left out": Disguise(FORMS["python_tag"], CALL),
     "tokens put in": Disguise(CALL, FORMS["python_tag"]),
+    "tokens put in, pythonic": Disguise(FORMS["pythonic"], FORMS["python_start"]),
+    "tokens left out, pythonic": Disguise(FORMS["python_start"], FORMS["pythonic"]),
+    "tokens put in, builtin": Disguise('wipe.call(folder="/home")', FORMS["python_tag, builtin"]),
     "end of turn put in": Disguise(CALL, f"{CALL}<|eot_id|>"),
     "tags left out": Disguise(FORMS["tool_call"], WITH_ARGUMENTS),
     "end tag left out": Disguise(FORMS["tool_call"], FORMS["tool_call"].removesuffix("</tool_call>")),
@@ -300,6 +303,13 @@ DISGUISES = {
     "prose before it": Disguise(CALL, f"As you say:\n\n{CALL}", {"calls_after_prose": True}),
     "as escaped JSON": Disguise(json.dumps({"text": CALL}), CALL),
     "as escaped JSON, tags": Disguise(json.dumps({"text": FORMS["tool_call"]}), FORMS["tool_call"]),
+    "as escaped JSON, letters too": Disguise(
+        json.dumps({"text": CALL.replace("/home", "/größe")}), CALL.replace("/home", "/größe")
+    ),
+    "as escaped JSON, parameters": Disguise(
+        json.dumps({"text": FORMS["tool_call of parameters"]}), FORMS["tool_call of parameters"]
+    ),
+    "as twice escaped JSON": Disguise(json.dumps(json.dumps({"text": CALL})), CALL),
     "a name with a prefix": Disguise(
         CALL.replace("wipe", "functions.wipe"), CALL.replace("wipe", "functions.wipe")
     ),
@@ -610,6 +620,24 @@ def test_a_native_call_is_no_echo(endpoint: Endpoint, doings: Doings, run: Way) 
     endpoint.script(Reply(calls=[("wipe", {"folder": "/home"})]), Reply("Done."))
     run(endpoint, doings, f"Please do this: {CALL}")
     assert doings.wiped == ["/home"]
+
+
+@all_ways
+@pytest.mark.parametrize(
+    "block",
+    [
+        "<|python_tag|>print(6 * 7)",
+        '{"name": "python", "parameters": {"code": "print(6 * 7)"}}',
+        '[python(code="print(6 * 7)")]',
+    ],
+    ids=["python_tag", "JSON", "pythonic"],
+)
+def test_code_that_the_user_wants_run_is_no_echo(
+    endpoint: Endpoint, doings: Doings, run: Way, block: str
+) -> None:
+    endpoint.script(Reply(block), Reply("Done."))
+    run(endpoint, doings, "Run this, please:\n\nprint(6 * 7)")
+    assert doings.wiped == ["print(6 * 7)"]
 
 
 @pytest.mark.parametrize("form", ["JSON", "JSON with arguments", "tool_call", "function tag", "pythonic"])
