@@ -25,6 +25,9 @@ replays such a call with `{}`: a history that isn't valid JSON makes servers fai
 org/llama.cpp#25510).
 """
 
+MISTAKE = "mistake"
+"""In a tool message's `meta`: the call couldn't be run as it was written; it is for the model to mend it."""
+
 _SHOWN = 120
 _LINES = 10
 _LINE_CHARACTERS = 400
