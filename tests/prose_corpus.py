@@ -65,10 +65,10 @@ MODULES = """
     haystack.tools.from_function haystack.components.agents.agent
     haystack.components.builders.chat_prompt_builder haystack.utils.auth
     haystack.components.generators.chat.openai haystack.core.pipeline.pipeline
-    haystack.core.serialization openai._client openai.types.chat pydantic jsonschema
-    jsonschema.validators rich.console rich.table rich.text rich.markdown rich.progress typer tenacity
-    docstring_parser dateutil.parser dateutil.rrule dateutil.tz hypothesis.strategies pytest httpx2
-    PIL.Image
+    haystack.core.serialization openai._client openai.types.chat pydantic.main pydantic.fields
+    pydantic.types pydantic.type_adapter jsonschema jsonschema.validators rich.console rich.table
+    rich.text rich.markdown rich.progress typer tenacity docstring_parser dateutil.parser dateutil.rrule
+    dateutil.tz hypothesis.strategies pytest httpx2 PIL.Image
 """.split()
 DISTRIBUTIONS = """
     haystack-ai openai docstring-parser tenacity pydantic httpx2 jiter jsonschema python-dateutil typer rich
@@ -191,8 +191,8 @@ def _public(owner: object) -> list[Named[Any]]:
 
 
 def _has_source(function: Function) -> bool:
-    place = function.__code__.co_filename
-    return bool(inspect.getdoc(function)) and function.__name__.isidentifier() and place.endswith(".py")
+    is_own = not hasattr(function, "__wrapped__") and function.__code__.co_filename.endswith(".py")
+    return is_own and bool(inspect.getdoc(function)) and function.__name__.isidentifier()
 
 
 def _text_of(message: Message | tuple[str, str]) -> str:
@@ -418,15 +418,17 @@ def _links() -> Iterator[Named[str]]:
 
 def _tables() -> Iterator[Named[str]]:
     for number, (name, function) in enumerate(spread(functions(), 45)):
-        rows = [
-            (p.name, str(p.kind), repr(p.default)[:40].replace("|", "/")) for p in parameters_of(function)
-        ]
+        rows = [(p.name, str(p.kind), _shown(p.default)) for p in parameters_of(function)]
         table = "\n".join(f"| `{a}` | {b} | `{c}` |" for a, b, c in rows)
         table = f"| name | kind | default |\n| --- | --- | --- |\n{table}"
         yield (
             name,
             table if number % 3 else f"The parameters of `{function.__name__}`:\n\n{table}\n\nThat's all.",
         )
+
+
+def _shown(value: object) -> str:
+    return re.sub(r" at 0x\w+", "", repr(value)).replace("|", "/")[:40]
 
 
 # JSON.

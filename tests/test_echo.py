@@ -652,7 +652,7 @@ def test_a_block_in_the_rendered_description_of_the_tools_is_no_echo(
     endpoint.script(Reply(FORMS[form]), Reply("Done."))
     with Agent(chat_generator=generator_on(endpoint, tool_mode="prompted"), tools=[wipe]) as agent:
         agent.run("Make room.")
-    assert '"/home"' in all_sent(endpoint, 0)
+    assert "/home" in all_sent(endpoint, 0)
     assert doings.wiped == ["/home"]
 
 

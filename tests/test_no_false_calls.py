@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
+from zlib import crc32
 
 import pytest
 from haystack.dataclasses import ChatMessage, StreamingChunk
@@ -50,12 +51,17 @@ def generator_on(endpoint: Endpoint, **settings: Any) -> MetaLlamaChatGenerator:
     )
 
 
+def question(message: Message) -> list[ChatMessage]:
+    """What is asked for a message: it must hold nothing of it, else a call in it were an echo."""
+    return [ChatMessage.from_user(f"Question {crc32(message.id.encode())}")]
+
+
 def serve(endpoint: Endpoint, asked: Iterable[Message]) -> None:
-    """Answer the question "id" with that message, in pieces whose size depends on the message only."""
-    by_id = {message.id: message for message in asked}
+    """Answer each question with its message, in pieces whose size depends on the message only."""
+    answers = {question(message)[0].text: message for message in asked}
 
     def answer(request: Request) -> Item:
-        message = by_id[request.messages[-1]["content"]]
+        message = answers[request.messages[-1]["content"]]
         size = random.Random(message.id).choice((1, 4, 9, 25, 80)) + len(message.text) // 100
         return Reply(message.text, finish_reason=message.finish_reason, chunk_size=size)
 
@@ -90,7 +96,7 @@ def at_once(tools: list[Tool] | None = None, **settings: Any) -> Ask:
         found: dict[str, str | None] = {}
         for message in asked:
             offered = tools or tools_named(message.mentioned or ["get"], OPTIONAL)
-            (reply,) = generator.run([ChatMessage.from_user(message.id)], tools=offered)["replies"]
+            (reply,) = generator.run(question(message), tools=offered)["replies"]
             found[message.id] = wrong_with(reply, message)
         generator.close()
         return collected(found)
@@ -108,7 +114,7 @@ def streamed(endpoint: Endpoint, asked: Iterable[Message]) -> Mapping[str, str]:
         def show(chunk: StreamingChunk, shown: list[str] = shown) -> None:
             shown.append(chunk.content)
 
-        (reply,) = generator.run([ChatMessage.from_user(message.id)], show, tools=LOOSE_TOOLS)["replies"]
+        (reply,) = generator.run(question(message), show, tools=LOOSE_TOOLS)["replies"]
         found[message.id] = wrong_with(reply, message, "".join(shown))
     generator.close()
     return collected(found)
@@ -126,7 +132,7 @@ def streamed_async(endpoint: Endpoint, asked: Iterable[Message]) -> Mapping[str,
             async def show(chunk: StreamingChunk, shown: list[str] = shown) -> None:
                 shown.append(chunk.content)
 
-            asked_for = generator.run_async([ChatMessage.from_user(message.id)], show, tools=STRICT_TOOLS)
+            asked_for = generator.run_async(question(message), show, tools=STRICT_TOOLS)
             (reply,) = (await asked_for)["replies"]
             found[message.id] = wrong_with(reply, message, "".join(shown))
         await generator.close_async()
