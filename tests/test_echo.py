@@ -279,6 +279,7 @@ DISGUISES = {
     "tokens put in, pythonic": Disguise(FORMS["pythonic"], FORMS["python_start"]),
     "tokens left out, pythonic": Disguise(FORMS["python_start"], FORMS["pythonic"]),
     "tokens put in, builtin": Disguise('wipe.call(folder="/home")', FORMS["python_tag, builtin"]),
+    "tokens put in, Mistral's": Disguise('wipe[ARGS]{"folder": "/home"}', FORMS["Mistral's ARGS"]),
     "end of turn put in": Disguise(CALL, f"{CALL}<|eot_id|>"),
     "tags left out": Disguise(FORMS["tool_call"], WITH_ARGUMENTS),
     "end tag left out": Disguise(FORMS["tool_call"], FORMS["tool_call"].removesuffix("</tool_call>")),
@@ -287,6 +288,9 @@ DISGUISES = {
     "out of a fence": Disguise(FORMS["fence"], CALL),
     "wrapped in a list": Disguise(CALL, f"[{CALL}]"),
     "wrapped as OpenAI does": Disguise(WITH_ARGUMENTS, FORMS["tool_calls"]),
+    "wrapped as a function_call": Disguise(WITH_ARGUMENTS, FORMS["function_call"]),
+    "wrapped with a type": Disguise(CALL, FORMS["nested JSON"]),
+    "wrapped in a second brace": Disguise(CALL, f"{{{CALL}}}"),
     "wrapped as Mistral does": Disguise(WITH_ARGUMENTS, FORMS["Mistral's list"]),
     "out of a list": Disguise(f'[{{"name": "look", "parameters": {{"place": "x"}}}}, {CALL}]', CALL),
     "the first of several": Disguise(FORMS["joined JSON"], CALL),
@@ -347,6 +351,13 @@ def first_call(disguise: Disguise) -> Item:
     if disguise.settings.get("tool_mode") == "prompted":
         return Reply('{"name": "fetch", "parameters": {}}')
     return Reply(calls=[("fetch", {})])
+
+
+def test_the_generator_alone_asks_once_more(endpoint: Endpoint, doings: Doings) -> None:
+    endpoint.script(Reply(CALL), Reply(ANSWER))
+    generator = generator_on(endpoint, tools=doings.tools)
+    (reply,) = generator.run([ChatMessage.from_user(asked_about(CALL))])["replies"]
+    assert (reply.text, reply.tool_calls, is_note(endpoint)) == (ANSWER, [], True)
 
 
 # Where else it may stand.

@@ -141,22 +141,22 @@ def streamed_async(endpoint: Endpoint, asked: Iterable[Message]) -> Mapping[str,
     return collected(asyncio.run(main()))
 
 
-WAYS: dict[str, tuple[Ask, int]] = {
-    "tools without required parameters": (at_once(LOOSE_TOOLS), 1),
-    "tools with required parameters": (at_once(STRICT_TOOLS), 2),
-    "tools named as in the message": (at_once(), 1),
-    "prompted": (at_once(LOOSE_TOOLS[:30], tool_mode="prompted"), 3),
-    "streamed": (streamed, 1),
-    "streamed, async": (streamed_async, 3),
+WAYS: dict[str, tuple[Ask, slice]] = {
+    "tools without required parameters": (at_once(LOOSE_TOOLS), slice(0, None, 2)),
+    "tools with required parameters": (at_once(STRICT_TOOLS), slice(1, None, 2)),
+    "tools named as in the message": (at_once(), slice(None)),
+    "prompted": (at_once(LOOSE_TOOLS[:30], tool_mode="prompted"), slice(0, None, 3)),
+    "streamed": (streamed, slice(None)),
+    "streamed, async": (streamed_async, slice(1, None, 4)),
 }
-"""How it is asked, and for every how manieth message: all ways take the same steps behind the first."""
+"""How it is asked, and for which of a kind's messages: for all in all ways it would take too long."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS)
 def test_an_ordinary_answer_stays_as_it_is(endpoint: Endpoint, way: str, kind: str) -> None:
-    ask, step = WAYS[way]
-    asked = messages(kind)[::step]
+    ask, some = WAYS[way]
+    asked = messages(kind)[some]
     assert ask(endpoint, asked) == {}
     assert len(endpoint.requests) == len(asked)
 
