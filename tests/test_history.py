@@ -1082,7 +1082,7 @@ def history_of(parts: list[tuple[str, Any]]) -> History:
 
 
 @given(st.lists(MESSAGES, max_size=12))
-@settings(max_examples=300, deadline=None, database=None, derandomize=True)
+@settings(max_examples=100, deadline=None, database=None, derandomize=True)
 def test_whatever_the_history_it_goes_out_valid_and_whole(parts: list[tuple[str, Any]]) -> None:
     history = history_of(parts)
     sent = RENDERED.messages(history)
@@ -1093,7 +1093,7 @@ def test_whatever_the_history_it_goes_out_valid_and_whole(parts: list[tuple[str,
 
 
 @given(st.lists(MESSAGES, max_size=10))
-@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
 def test_however_a_history_grows_each_request_is_valid_and_as_if_it_were_the_first(
     parts: list[tuple[str, Any]],
 ) -> None:
@@ -1105,7 +1105,7 @@ def test_however_a_history_grows_each_request_is_valid_and_as_if_it_were_the_fir
 
 
 @given(st.lists(MESSAGES, max_size=12), st.lists(st.integers(0, 11), max_size=12))
-@settings(max_examples=150, deadline=None, database=None, derandomize=True)
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
 def test_however_a_hook_shuffles_and_drops_messages_they_go_out_valid(
     parts: list[tuple[str, Any]], places: list[int]
 ) -> None:

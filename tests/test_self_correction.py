@@ -207,7 +207,7 @@ def test_an_unknown_tool_twice_is_answered_with_the_names_each_time(make: Maker,
 
 @pytest.mark.filterwarnings("ignore:the definitions of the tools")
 def test_a_strong_hint_for_a_huge_schema_stays_bounded(make: Maker, endpoint: Endpoint) -> None:
-    properties = {f"field_{n}": {"type": "integer", "description": "x" * 500} for n in range(500)}
+    properties = {f"field_{n}": {"type": "integer", "description": "x" * 500} for n in range(120)}
     parameters = {"type": "object", "properties": properties, "required": list(properties)}
     huge = Tool(name="huge", description="Huge.", parameters=parameters, function=lambda **_: "ran")
     call: Call = ("huge", {"field_0": "x"})
