@@ -119,8 +119,15 @@ def schema_problems_of(errors: Iterable[jsonschema.ValidationError], accepted: I
     """
     names = list(accepted)
     lines: list[str] = []
+    listed: set[tuple[str, str]] = set()
     for error in errors:
         path = list(error.absolute_path)
+        if error.validator in ("required", "additionalProperties", "unevaluatedProperties"):
+            # There is an error for each name, and each is told with all the others.
+            key = (str(error.validator), str(list(error.absolute_schema_path)) + str(path))
+            if key in listed:
+                continue
+            listed.add(key)
         value = cast("object", error.instance)
         wanted = cast("object", error.validator_value)
         match str(error.validator):

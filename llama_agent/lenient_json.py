@@ -51,7 +51,7 @@ def read_json(text: str) -> object:
     try:
         value = _value_of(text.strip())
         for _ in range(_MOST_ENCODINGS):
-            if not (isinstance(value, str) and value.lstrip()[:1] == "{"):
+            if not (isinstance(value, str) and value.lstrip()[:1] in ("{", '"')):
                 break
             value = _value_of(value.strip())
         finite = is_finite(value)
@@ -126,7 +126,8 @@ def _as_json(tokens: list[str]) -> Iterator[str]:
         if token == ",":
             comma = token
         elif token[0] in "\"'" and not _is_cut(token):
-            yield f'"{_IN_STRING.sub(_escape, token[1:-1])}"'
+            escape = _escape if token[0] == '"' else _python_escape
+            yield f'"{_IN_STRING.sub(escape, token[1:-1])}"'
         else:
             yield _CONSTANTS.get(token, token) + " "
     yield comma
@@ -163,15 +164,19 @@ def _ends_in_escape(token: str) -> bool:
 
 
 def _escape(match: re.Match[str]) -> str:
-    """An escape of any language as one of JSON's; a backslash before anything else is a backslash."""
+    """An escape as one of JSON's; a backslash before anything else is a backslash."""
     what = match[1]
     if what is None:
         return '\\"'
     if (what[0] == "u" and len(what) == 5) or what in _JSON_ESCAPES:
         return match[0]
-    if what[0] == "x" and len(what) == 3:
-        return f"\\u00{what[1:]}"
     return "'" if what == "'" else f"\\\\{what}"
+
+
+def _python_escape(match: re.Match[str]) -> str:
+    """An escape in Python's single quotes."""
+    what = match[1]
+    return f"\\u00{what[1:]}" if what and what[0] == "x" and len(what) == 3 else _escape(match)
 
 
 def _object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -187,13 +192,14 @@ def _object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _what_is_wrong(tokens: list[str], error: json.JSONDecodeError) -> str:
     opened = sum(token in "{[" for token in tokens if len(token) == 1)
     closed = sum(token in "}]" for token in tokens if len(token) == 1)
-    if any(token[0] in "\"'" and _is_cut(token) for token in tokens) and opened > closed:
+    cut = [place for place, token in enumerate(tokens) if token[0] in "\"'" and _is_cut(token)]
+    if cut and (opened > closed or cut[0] == 0):
         return "it is cut off within a text"
     if opened > closed:
         return "it is cut off, or a bracket isn't closed"
     if error.msg == "Extra data":
         return "there is something behind its end, such as a second object"
-    return f"{error.msg.lower()} at character {error.pos}"
+    return f"{error.msg.lower().removesuffix(' at')} at character {error.pos}"
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -62,7 +62,7 @@ def note_tool(received: list[Json], **parameters: Any) -> Tool:
 
 
 def play(endpoint: Endpoint, tools: list[Any], *replies: Reply, **settings: Any) -> RunResult:
-    endpoint.script(*replies, Reply("done"))
+    endpoint.script(*replies, Always(Reply("done")))
     with agent_on(endpoint, tools, **settings) as agent:
         return agent.run("go")
 

@@ -334,9 +334,10 @@ OTHERS: dict[str, Json] = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_errors_are_errors(make: Maker, endpoint: Endpoint, name: str) -> None:
-    endpoint.script(Status(400, OTHERS[name]))
+    endpoint.script(Status(400, OTHERS[name]), Always(Reply("The request was sent again.")))
     with pytest.raises(EndpointError):
         ask(make)
+    assert len(endpoint.requests) == 1
 
 
 @pytest.mark.parametrize("value", [None, 7, ["x"], {"name": "add"}], ids=repr)

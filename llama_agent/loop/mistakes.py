@@ -19,7 +19,7 @@ LAST_ANSWER = (
     "Your tool calls failed {count} times in a row, so no more tools can be called. Answer now as well as "
     "you can with what you know, and say what is missing."
 )
-_SCHEMA_CHARACTERS = 2000
+_CHARACTERS = 2000
 
 Key: TypeAlias = tuple[str, str]
 
@@ -87,11 +87,11 @@ def _key(call: ToolCall) -> Key:
 def _hint(tool: Tool | None) -> str:
     if tool is None:
         return "The same call won't work the next time either: use one of the tools above, or answer."
-    return (
-        "This is the same mistake as before. "
-        f"JSON schema of the arguments: {shorten(_dumps(tool.parameters), _SCHEMA_CHARACTERS)}\n"
-        f"Arguments that would be accepted look like this: {_dumps(example_of(tool.parameters))}"
-    )
+    schema, example = _dumps(tool.parameters), _dumps(example_of(tool.parameters))
+    text = f"This is the same mistake as before. JSON schema of the arguments: {shorten(schema, _CHARACTERS)}"
+    if len(example) > _CHARACTERS:
+        return text
+    return f"{text}\nArguments that would be accepted look like this: {example}"
 
 
 def _dumps(value: Mapping[str, Any] | object) -> str:

@@ -114,11 +114,11 @@ class Attempts:
             request = replace(request, until=time.monotonic() + self.policy.attempt_timeout)
         if isinstance(effect, Fetch):
             return self.transport.send_json(client, request)
+        self._show(maker, maker.restart())
         if not request.stream:
             return _read(effect, self.transport.send(client, request))
         assembler = ReplyAssembler()
         reading = effect.text_calls.reading() if effect.text_calls else None
-        self._show(maker, maker.restart())
         for delta in self.transport.stream(client, request, assembler):
             shown = reading.shown(delta) if reading else delta
             maker.note(shown)
@@ -145,11 +145,11 @@ class Attempts:
         request = effect.request
         if isinstance(effect, Fetch):
             return await self.transport.send_json_async(client, request)
+        await self._show_async(maker, maker.restart())
         if not request.stream:
             return _read(effect, await self.transport.send_async(client, request))
         assembler = ReplyAssembler()
         reading = effect.text_calls.reading() if effect.text_calls else None
-        await self._show_async(maker, maker.restart())
         async for delta in self.transport.stream_async(client, request, assembler):
             shown = reading.shown(delta) if reading else delta
             maker.note(shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import count
 from typing import cast
 
@@ -105,7 +106,10 @@ def wire_message(message: ChatMessage) -> Json:
         return {"role": "tool", "content": text, "tool_call_id": results[0].origin.id or ""}
     try:
         wire = message.to_openai_dict_format(require_tool_call_ids=False)
-    except (ValueError, TypeError) as error:
+    except TypeError:
+        # Arguments that JSON doesn't know, in a message that the user made.
+        return wire_message(_with_plain_arguments(message))
+    except ValueError as error:
         raise ConfigurationError(f"a {message.role.value} message can't be sent: {error}") from error
     wire.setdefault("content", "")
     for call, sent in zip(message.tool_calls, wire.get("tool_calls", ()), strict=False):
@@ -136,6 +140,14 @@ def replayed_arguments(call: ToolCall) -> Json:
     if MALFORMED in (call.extra or {}) or not isinstance(call.arguments, dict):  # pyright: ignore[reportUnnecessaryIsInstance] - a user's own messages
         return {}
     return call.arguments if is_finite(call.arguments) else cast("Json", _finite(call.arguments))
+
+
+def _with_plain_arguments(message: ChatMessage) -> ChatMessage:
+    calls = [
+        replace(call, arguments=json.loads(json.dumps(call.arguments, default=str, skipkeys=True)))
+        for call in message.tool_calls
+    ]
+    return ChatMessage.from_assistant(message.text, meta=message.meta, name=message.name, tool_calls=calls)
 
 
 def _finite(value: object) -> object:

@@ -257,7 +257,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
                 elif isinstance(effect, Tell):
                     attempts.tell(effect.reply)
                 else:
-                    self._switch(model, effect)
+                    self._switch(call, effect)
             except EndpointError as error:
                 failure = error
 
@@ -309,7 +309,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
                 elif isinstance(effect, Tell):
                     await attempts.tell_async(effect.reply)
                 else:
-                    self._switch(model, effect)
+                    self._switch(call, effect)
             except EndpointError as error:
                 failure = error
 
@@ -378,13 +378,15 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             case _:
                 return constrained(call)
 
-    def _switch(self, model: str, to: Switch) -> None:
-        self._learned[model] = to.mode
+    def _switch(self, call: ModelCall, to: Switch) -> None:
+        self._learned[str(call.fields["model"])] = to.mode
         emit(ToolModeChanged, mode=to.mode, reason=to.reason)
 
     def _output(self, replies: list[Reply], call: ModelCall) -> dict[str, list[ChatMessage]]:
         names = [tool.name for tool in call.tools]
         for reply in replies:
+            if call.tool_choice == "none" and reply.calls:
+                reply.calls, reply.finish_reason = [], "stop"  # whatever the server makes of it
             if reply.recovered:
                 called = tuple(text_call.name for text_call in reply.calls)
                 emit(ToolCallsRecovered, format=reply.recovered, tool_names=called)

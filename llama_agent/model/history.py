@@ -28,13 +28,14 @@ class _Settled:
     """
     The beginning of a conversation, up to its last turn: no message that joins changes it.
 
-    `serials`: of the messages; `pieces`: what is sent of them; `ids`: of their calls; `late`: ids of calls
-    that had no result.
+    `serials`: of the messages; `pieces`: what is sent of them; `ids`: of their calls; `numbers`: the last
+    number that was added to an id; `late`: ids of calls that had no result.
     """
 
     serials: list[int] = field(default_factory=list[int])
     pieces: list[bytes] = field(default_factory=list[bytes])
     ids: set[str] = field(default_factory=set[str])
+    numbers: dict[str, int] = field(default_factory=dict[str, int])
     late: set[str] = field(default_factory=set[str])
 
 
@@ -59,7 +60,7 @@ class History:
         :returns: JSON of each message.
         """
         settled, rest = self._settled(messages)
-        return settled.pieces + _Turns(self._encoder, self.single_calls, settled.ids).sent(rest)
+        return settled.pieces + _Turns(self._encoder, self.single_calls, settled).sent(rest)
 
     def ids(self, messages: Sequence[ChatMessage | Json]) -> set[str]:
         """
@@ -76,7 +77,11 @@ class History:
         self, messages: Sequence[ChatMessage | Json]
     ) -> tuple[_Settled, Sequence[ChatMessage | Json]]:
         """The part that was looked at before, brought up to the last turn; and the rest."""
-        serials = [self._encoder.serial(m) if isinstance(m, ChatMessage) else -1 for m in messages]
+        serials: list[int] = []
+        for message in messages:
+            if not isinstance(message, ChatMessage):
+                break  # a dict has nothing by which it is known again
+            serials.append(self._encoder.serial(message))
         if not serials:
             return _Settled(), messages
         # The first message tells conversations apart, as far as they are.
@@ -85,13 +90,14 @@ class History:
         count = len(settled.serials) if settled else 0
         if settled is None or serials[:count] != settled.serials or _answers_late(messages[count:], settled):
             settled, count = _Settled(), 0
-        end = _last_turn(messages, count)
+        end = _last_turn(messages[: len(serials)], count)
         if end > count:
-            turns = _Turns(self._encoder, self.single_calls, settled.ids)
+            turns = _Turns(self._encoder, self.single_calls, settled)
             settled = _Settled(
                 serials[:end],
                 settled.pieces + turns.sent(messages[count:end]),
                 turns.ids,
+                turns.numbers,
                 settled.late | turns.unanswered,
             )
         self._known[key] = settled
@@ -104,10 +110,11 @@ class History:
 class _Turns:
     """Sends a stretch of a conversation, turn by turn. A turn is a message, with the results of its calls."""
 
-    def __init__(self, encoder: MessageEncoder, single_calls: bool, ids: set[str]) -> None:
+    def __init__(self, encoder: MessageEncoder, single_calls: bool, settled: _Settled) -> None:
         self._encoder = encoder
         self._single_calls = single_calls
-        self.ids = set(ids)
+        self.ids = set(settled.ids)
+        self.numbers = dict(settled.numbers)
         self.unanswered: set[str] = set()
 
     def sent(self, messages: Sequence[ChatMessage | Json]) -> list[bytes]:
@@ -139,7 +146,7 @@ class _Turns:
         ids = [call.id for call in calls]
         answered = [result.tool_call_results[0].origin.id for result in results]
         in_order = list(behind[: len(results)]) == results if len(behind) > len(results) else True
-        is_sound = None not in ids and "" not in ids and len(set(ids)) == len(ids)
+        is_sound = all(id_ and id_.strip() for id_ in ids) and len(set(ids)) == len(ids)
         if (
             is_sound
             and in_order
@@ -203,10 +210,11 @@ class _Turns:
 
     def _new_id(self, wanted: str | None) -> str:
         """An id that no other call has, the same one for the same history."""
-        base = wanted or f"call_{len(self.ids) + 1}"
-        new, number = base, 2
+        base = wanted if wanted and wanted.strip() else "call"
+        new = base if base == wanted else f"{base}_1"
         while new in self.ids:
-            new, number = f"{base}_{number}", number + 1
+            self.numbers[base] = self.numbers.get(base, 1) + 1
+            new = f"{base}_{self.numbers[base]}"
         self.ids.add(new)
         return new
 

@@ -105,7 +105,7 @@ def _asked(ask: Ask) -> ModeFlow:
         except EndpointError as error:
             if error.failed_generation is None:
                 raise
-            reply = Reply(error.failed_generation or None, finish_reason="stop")
+            reply = Reply(error.failed_generation.strip() or None, finish_reason="stop")
             if ask.text_calls is not None:
                 ask.text_calls.read(reply)
             if not reply.calls and not last_try:
@@ -118,17 +118,13 @@ def _asked(ask: Ask) -> ModeFlow:
 
 
 def _without_calls(call: ModelCall, ask: Ask) -> ModeFlow:
-    """Replies that call nothing: a server may pass `tool_choice: none` over."""
+    """Replies with a text: a server may pass `tool_choice: none` over, and send nothing but calls."""
     replies = yield from _asked(ask)
-    if any(reply.calls and not reply.text for reply in replies):
-        fields = {key: value for key, value in call.fields.items() if key not in _TOOL_FIELDS}
-        plain = told(call.messages, (), PLAIN)
-        replies = yield from _asked(Ask(WireRequest(fields, plain, stream=call.stream)))
-    for reply in replies:
-        reply.calls = []
-        if reply.finish_reason == "tool_calls":
-            reply.finish_reason = "stop"
-    return replies
+    if not any(reply.calls and not reply.text for reply in replies):
+        return replies
+    fields = {key: value for key, value in call.fields.items() if key not in _TOOL_FIELDS}
+    plain = told(call.messages, (), PLAIN)
+    return (yield from _asked(Ask(WireRequest(fields, plain, stream=call.stream))))
 
 
 def _note_on(reply: Reply, call: ModelCall) -> str | None:

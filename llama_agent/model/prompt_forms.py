@@ -109,7 +109,7 @@ def result_text(message: ChatMessage) -> str:
 
 
 def _dumps(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
 
 
 def _signature(tool: Tool) -> Json:

@@ -169,17 +169,18 @@ def _tool_calls(
     calls: Sequence[CallText], offered: Collection[str], taken: Collection[str]
 ) -> list[ToolCall]:
     made: list[ToolCall] = []
-    sent: dict[str, CallText] = {}
+    by_id: dict[str, ToolCall] = {}
     for call in calls:
-        if call.id in sent and (call.name, call.arguments) == (sent[call.id].name, sent[call.id].arguments):
-            continue  # the same call, sent twice
         name = offered_name(call.name, offered) or call.name
         arguments, error = read_arguments(cast("Any", call.arguments))
         if call.error is not None:
             arguments, error = {MALFORMED: arguments_text(call.arguments)}, call.error
-        is_new = bool(call.id) and call.id not in sent and call.id not in taken
-        call_id = call.id if is_new else f"call_{uuid4().hex[:24]}"
-        if call.id:
-            sent.setdefault(call.id, call)
+        sent = (call.id or "").strip()
+        same = by_id.get(sent)
+        if same is not None and (same.tool_name, same.arguments) == (name, arguments):
+            continue  # the same call, sent twice
+        call_id = sent if sent and same is None and sent not in taken else f"call_{uuid4().hex[:24]}"
         made.append(ToolCall(name, arguments, id=call_id, extra={MALFORMED: error} if error else None))
+        if sent:
+            by_id.setdefault(sent, made[-1])
     return made

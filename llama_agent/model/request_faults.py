@@ -171,7 +171,7 @@ def request_fault(
 def _failed_generation(body: object) -> str | None:
     """What the model wrote, where the server could make no call of it (langchain-ai/langchain#31440)."""
     error = _object(_object(body).get("error"))
-    if error.get("code") != "tool_use_failed" and "failed_generation" not in error:
+    if error.get("code") != "tool_use_failed":
         return None
     generation = error.get("failed_generation")
     return generation if isinstance(generation, str) else ""

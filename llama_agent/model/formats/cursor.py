@@ -21,6 +21,8 @@ CONTROL_TOKENS = re.compile(r"<\|(?:eom_id|eot_id|eot|eom|python_start|python_en
 """Tokens that end a turn; some servers leave them in the text."""
 _BLANKS = re.compile(rf"(?:\s|{CONTROL_TOKENS.pattern})*+")
 _LONGEST_TOKEN = 16
+_TWO_OBJECTS = "There is a second object behind the arguments. Send the call again, with one JSON object."
+_GLUE = re.compile(r"[\s,;]*")
 _DECODER = json.JSONDecoder(strict=False)
 _HEAD_CHARACTERS = 256
 """A format's head, names included, is shorter than this."""
@@ -281,14 +283,33 @@ class Cursor:
         :raises Cut: The text ends before it does.
         """
         at = self.at
-        value = self.value("{\"'")
+        value = self.value("{[\"'")
         self._value_at = None
-        if isinstance(value, Unreadable):
+        if self._goes_on():
+            end = end_of_brackets(self.text, self.at)
+            if end is None:
+                raise Cut
+            self.at = end
+            self.add(name, self.text[at:end], begin, _TWO_OBJECTS)
+        elif isinstance(value, Unreadable):
             self.add(name, self.text[at : self.at], begin, _BROKEN)
-        elif isinstance(value, str):
-            self.add(name, value, begin)
-        else:
+        elif isinstance(value, dict):
             self.add(name, cast("Json", value), begin)
+        else:
+            self.add(name, value if isinstance(value, str) else self.text[at : self.at], begin)
+
+    def _goes_on(self) -> bool:
+        """Whether a second object follows: then it can't be said which one is meant."""
+        behind = _GLUE.match(self.text, self.at)
+        place = behind.end() if behind else self.at
+        if place >= len(self.text):
+            if not self.is_all:
+                raise Cut
+            return False
+        if self.text[place] != "{":
+            return False
+        self.at = place
+        return True
 
     def value(self, starts: str = "{") -> object:
         """

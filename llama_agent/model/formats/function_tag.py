@@ -12,6 +12,8 @@ from llama_agent.model.formats.cursor import Cursor, Cut, NoCall
 
 MARKERS = ("<function=", "<function name=")
 _END = "</function>"
+_LONGEST_TEXT = 2_000
+"""Characters within which the end tag of something else than JSON has to stand."""
 _HEAD = re.compile(r"<function(?:=| name=)\s*[\"']?([\w.\-/:]{1,128})[\"']?\s*(>|(?=\{))")
 _PARAMETER = re.compile(r"\s*<parameter(?:=| name=)\s*[\"']?([^\"'>\n]{1,128}?)[\"']?\s*>")
 _PARAMETER_END = re.compile(r"</parameter>(?=\s*(?:<parameter|</function>|</tool_call>|\Z))")
@@ -31,14 +33,28 @@ def read_function_tag(cursor: Cursor) -> None:
     cursor.skip_blanks()
     if cursor.peek() == "<":
         _read_parameters(cursor, name, begin)
-    else:
+    elif cursor.peek() in "{[\"'":
         cursor.arguments_of(name, begin)
         place = cursor.at
         cursor.skip_blanks()
         if not cursor.take(">"):
             cursor.at = place
+    else:
+        _read_text(cursor, name, begin)
     cursor.close(_END, "<function>")
     cursor.end = cursor.at
+
+
+def _read_text(cursor: Cursor, name: str, begin: int) -> None:
+    """Whatever else stands between the tags: fenced JSON, null, or what the model has to be told of."""
+    window = cursor.at + _LONGEST_TEXT
+    end = cursor.text.find(_END, cursor.at, window)
+    if end < 0 and not cursor.is_all and len(cursor.text) < window:
+        raise Cut
+    if end < 0 or cursor.text.find("<function", cursor.at, end) >= 0:
+        raise NoCall  # somebody speaks of the tag
+    text, cursor.at = cursor.text[cursor.at : end], end
+    cursor.add(name, text, begin)
 
 
 def _read_parameters(cursor: Cursor, name: str, begin: int) -> None:

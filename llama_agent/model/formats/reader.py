@@ -96,6 +96,7 @@ class TextReader:
         """Length of the run of backticks that opened inline code."""
         self._kept: list[str | _Block] = []
         self._has_blocks = False
+        self._is_behind_block = False
 
     @property
     def found(self) -> list[Found]:
@@ -205,7 +206,22 @@ class TextReader:
         self._let_go(end)
         return False
 
+    def _between_blocks(self) -> bool:
+        """White space between two blocks of calls, or behind the last, is no text."""
+        first = end_of_blanks(self._text, self._at)
+        rest = self._text[first : first + self._patterns.longest]
+        if not rest or (rest in self._patterns.beginnings and not self._is_all):
+            self._at = first if self._is_all else self._at
+            return self._is_all
+        self._is_behind_block = False
+        marker = self._patterns.anywhere.match(self._text, first)
+        if marker and marker["marker"]:
+            self._at = first
+        return True
+
     def _anywhere(self) -> bool:
+        if self._is_behind_block:
+            return self._between_blocks()
         match = self._patterns.anywhere.search(self._text, self._at)
         if match is None:
             self._let_go(len(self._text) - self._held_at_end())
@@ -343,7 +359,7 @@ class TextReader:
             self._kept.append(block)
         else:
             self._kept.append(_Block(found, block))
-            self._has_blocks = True
+            self._has_blocks = self._is_behind_block = True
         self._at = end
 
     def _let_go(self, end: int) -> None:
