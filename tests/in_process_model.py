@@ -1,6 +1,6 @@
 """
-A model within the process: it writes a text, whole or in pieces, and each piece only once the one before was
-dealt with. So a test knows what was shown before which piece, without a clock, and whose CPU time it measures.
+A model within the process: it writes a text, whole or in pieces, each once the one before was dealt with. So
+a test knows what was shown before which piece, without a clock, and whose CPU time it measures.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Tool calls that come as text are made calls, in every form that models write; what only looks like one isn't."""
+"""Tool calls that come as text are calls, in every form that models write; what only looks like one isn't."""
 
 import asyncio
 import itertools
@@ -41,11 +41,6 @@ from tests.text_calls import (
 
 Maker = Callable[..., MetaLlamaChatGenerator]
 Size = int | Literal["random"]
-MARKERS = (
-    "<|python_", "<function", "</function", "<tool_call", "</tool_call", "<parameter", "[TOOL_CALLS]", "[ARGS]",
-    "functools[", "<｜tool", '"parameters"', '"arguments"', '"tool_name"',
-)  # fmt: skip
-"""Parts of a call's block, of which nobody may see any when all of the text is calls."""
 
 every_text = pytest.mark.parametrize("given", [pytest.param(text, id=text.id) for text in TEXTS])
 both_ways = pytest.mark.parametrize("way", ["sync", "async"])
@@ -386,7 +381,8 @@ def run_async(
 
 both_runs = pytest.mark.parametrize("go", [run, run_async], ids=["sync", "async"])
 RUN_IDS = [
-    "json-plain", "json-nested-arguments", "json-last-brace-missing", "several-semicolon", "several-tool-calls",
+    "json-plain", "json-nested-arguments", "json-last-brace-missing", "several-semicolon",
+    "several-tool-calls",
     "python_tag-json-and-eom", "python_tag-brave-search", "python_tag-code", "function_tag-plain",
     "function_tag-no-bracket", "pythonic-several", "python_start-pythonic", "tool_call-prose-before",
     "tool_call-several", "xml-plain", "xml-array", "mistral-list", "mistral-args-several", "functools-two",
@@ -499,7 +495,7 @@ def test_text_that_is_no_call_is_the_answer(
 def test_whoever_watches_a_run_sees_no_block(endpoint: Endpoint, go: Callable[..., RunResult]) -> None:
     endpoint.script(Reply(f"I add.\n<tool_call>{ADD_ARGUMENTS}</tool_call>", chunk_size=3), Reply("It is 5."))
     seen: list[Event] = []
-    go(endpoint, "Go.", agent={"tools": offered(*USUAL), "streams": True, "on_event": seen.append})
+    go(endpoint, "Go.", agent={"tools": offered(*USUAL), "streams": True}, on_event=seen.append)
     shown = "".join(event.text for event in seen if isinstance(event, TextDelta))
     assert words(shown) in ("I add. It is 5.", "I add.It is 5.")
 
