@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Event,
         ModelReplied,
         ModelRequested,
+        NoteAdded,
         ReasoningDelta,
         RequestDelayed,
         RetryScheduled,
@@ -39,11 +40,14 @@ if TYPE_CHECKING:
         RunStarted,
         TextDelta,
         TextSuperseded,
+        ToolCallsRecovered,
         ToolFinished,
+        ToolModeChanged,
         ToolProgress,
         ToolStarted,
     )
     from llama_agent.loop.state import RunResult, StopReason, Usage
+    from llama_agent.model.formats import register_text_format
     from llama_agent.model.generator import MetaLlamaChatGenerator
     from llama_agent.model.pacing import RateLimit
     from llama_agent.model.retry import RetryPolicy
@@ -65,6 +69,7 @@ __all__ = [
     "MetaLlamaChatGenerator",
     "ModelReplied",
     "ModelRequested",
+    "NoteAdded",
     "ParameterRefused",
     "RateLimit",
     "ReasoningDelta",
@@ -81,15 +86,18 @@ __all__ = [
     "StopReason",
     "TextDelta",
     "TextSuperseded",
+    "ToolCallsRecovered",
     "ToolDefinitionWarning",
     "ToolDenied",
     "ToolFailedError",
     "ToolFinished",
     "ToolHints",
+    "ToolModeChanged",
     "ToolProgress",
     "ToolRetry",
     "ToolStarted",
     "Usage",
+    "register_text_format",
     "tool",
 ]
 
@@ -107,6 +115,7 @@ _HOMES = {
     "MetaLlamaChatGenerator": "llama_agent.model.generator",
     "ModelReplied": "llama_agent.events",
     "ModelRequested": "llama_agent.events",
+    "NoteAdded": "llama_agent.events",
     "ParameterRefused": "llama_agent.errors",
     "RateLimit": "llama_agent.model.pacing",
     "ReasoningDelta": "llama_agent.events",
@@ -123,15 +132,18 @@ _HOMES = {
     "StopReason": "llama_agent.loop.state",
     "TextDelta": "llama_agent.events",
     "TextSuperseded": "llama_agent.events",
+    "ToolCallsRecovered": "llama_agent.events",
     "ToolDefinitionWarning": "llama_agent.errors",
     "ToolDenied": "llama_agent.errors",
     "ToolFailedError": "llama_agent.errors",
     "ToolFinished": "llama_agent.events",
     "ToolHints": "llama_agent.tooling.tool",
+    "ToolModeChanged": "llama_agent.events",
     "ToolProgress": "llama_agent.events",
     "ToolRetry": "llama_agent.errors",
     "ToolStarted": "llama_agent.events",
     "Usage": "llama_agent.loop.state",
+    "register_text_format": "llama_agent.model.formats",
     "tool": "llama_agent.tooling.tool",
 }
 

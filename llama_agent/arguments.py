@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-import jiter
 from pydantic import ValidationError
+
+from llama_agent.lenient_json import NotJson, is_finite, read_json
 
 if TYPE_CHECKING:
     import jsonschema
@@ -24,6 +24,9 @@ can run with it by accident, wherever the call goes; in `ToolCall.extra`, of the
 replays such a call with `{}`: a history that isn't valid JSON makes servers fail for ever (ggml-
 org/llama.cpp#25510).
 """
+
+MISTAKE = "mistake"
+"""In a tool message's `meta`: the call couldn't be run as it was written; it is for the model to mend it."""
 
 _SHOWN = 120
 _LINES = 10
@@ -50,20 +53,20 @@ def read_arguments(raw: str | Mapping[str, object] | None) -> tuple[dict[str, An
     if raw is None:
         return {}, None
     if isinstance(raw, Mapping):
-        if _is_finite(dict(raw)):
+        if is_finite(dict(raw)):
             return dict(raw), None
         raw = json.dumps(dict(raw))
     text = raw.strip()
     if text in ("", "null"):
         return {}, None
     try:
-        value = jiter.from_json(text.encode(), allow_inf_nan=False)
-    except ValueError as error:
-        return {MALFORMED: raw}, f"The arguments are not valid JSON ({error}). Send one complete JSON object."
+        value = read_json(text)
+    except NotJson as error:
+        return {MALFORMED: raw}, f"The arguments are not valid JSON: {error}. Send one complete JSON object."
+    if value is None:
+        return {}, None
     if not isinstance(value, dict):
         return {MALFORMED: raw}, f"The arguments must be a JSON object, not {_kind(value)}: {shorten(text)}"
-    if not _is_finite(cast("object", value)):
-        return {MALFORMED: raw}, f"The arguments hold a number beyond all bounds: {shorten(text)}"
     return cast("dict[str, Any]", value), None
 
 
@@ -166,14 +169,6 @@ def shorten(text: str, limit: int = _SHOWN) -> str:
     :returns: The text, its end replaced by `…` when it was longer.
     """
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _is_finite(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(_is_finite(item) for item in cast("dict[str, object]", value).values())
-    return not isinstance(value, list) or all(_is_finite(item) for item in cast("list[object]", value))
 
 
 def _kind(value: object) -> str:

@@ -77,6 +77,8 @@ class EndpointError(LlamaAgentError):
     :param body: The response's body as text, at most 4,000 characters, secrets taken out.
     :param retryable: Whether the same request may succeed later.
     :param retry_after: Seconds the server asked to wait (RFC 9110, section 10.2.3), if it did.
+    :param failed_generation: The model's text, where the server could make no tool call of it (Groq's
+        `tool_use_failed`).
     """
 
     def __init__(
@@ -87,12 +89,14 @@ class EndpointError(LlamaAgentError):
         body: str | None = None,
         retryable: bool = False,
         retry_after: float | None = None,
+        failed_generation: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.body = None if body is None else redact(body, limit=_BODY_CHARACTERS)
         self.retryable = retryable
         self.retry_after = retry_after
+        self.failed_generation = failed_generation
 
 
 class ContextOverflow(EndpointError):

@@ -103,6 +103,39 @@ class ModelReplied(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToolCallsRecovered(Event):
+    """
+    The model wrote its calls as text, and they were read.
+
+    :param format: Name of the format.
+    :param tool_names: Tools that are called, in its order.
+    """
+
+    format: str
+    tool_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolModeChanged(Event):
+    """
+    The server doesn't take tools; from now on they are offered in another way.
+
+    :param mode: A `tool_mode` of the generator.
+    :param reason: What the server said.
+    """
+
+    mode: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoteAdded(Event):
+    """The model is told something that no user and no tool said."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RetryScheduled(Event):
     """
     A model request failed and will be sent again.

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, cast
 
 Json: TypeAlias = dict[str, Any]
 
+_EXAMPLE_DEPTH = 6
 _NULL: Json = {"type": "null"}
 _REFERENCE = "#/$defs/"
 _INLINED_NODES = 400
@@ -208,6 +209,54 @@ def estimated_tokens(characters: int) -> int:
     :returns: Tokens, at 4 characters each.
     """
     return -(-characters // 4)
+
+
+def example_of(schema: object, root: Json | None = None, depth: int = 0) -> object:
+    """
+    A value that a schema accepts, to show what one looks like.
+
+    :param schema: Any.
+    :param root: The schema whose definitions it refers to; itself by default.
+    :param depth: How deep within the root it stands.
+    :returns: Its first example, default or choice where it names one; else a value of its type, with the
+        required properties only.
+    """
+    if not isinstance(schema, dict):
+        return "…"
+    whole = root if root is not None else cast("Json", schema)
+    node = resolved(cast("Json", schema), whole)
+    for key in ("examples", "enum"):
+        if choices := cast("list[object]", node.get(key)):
+            return choices[0]
+    for key in ("const", "default"):
+        if node.get(key) is not None:
+            return node[key]
+    if branches := branches_of(node):
+        return example_of(branches[0], whole, depth + 1)
+    kinds = cast("list[str] | str | None", node.get("type"))
+    match kinds[0] if isinstance(kinds, list) and kinds else kinds:
+        case "object" if depth < _EXAMPLE_DEPTH:
+            properties = cast("Json", node.get("properties", {}))
+            names = cast(
+                "list[str]", node.get("required", []) if depth else node.get("required") or properties
+            )
+            return {name: example_of(properties.get(name, {}), whole, depth + 1) for name in names}
+        case "array" if depth < _EXAMPLE_DEPTH and node.get("minItems", 1) and "items" in node:
+            return [example_of(cast("object", node["items"]), whole, depth + 1)]
+        case "integer":
+            return node.get("minimum", 1)
+        case "number":
+            return node.get("minimum", 1.5)
+        case "boolean":
+            return True
+        case "null":
+            return None
+        case "object":
+            return {}
+        case "array":
+            return []
+        case _:
+            return str(node.get("description") or "text")[:60]
 
 
 def _look_up(reference: str, root: Json) -> Json | None:

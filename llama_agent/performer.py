@@ -21,12 +21,22 @@ from llama_agent.events import (
     EventSink,
     ModelReplied,
     ModelRequested,
+    NoteAdded,
     RunFinished,
     RunStarted,
     collecting,
 )
 from llama_agent.haystack_compat import run_hooks, run_hooks_async
-from llama_agent.loop.flow import CallModel, CallTools, Effect, LoopPolicy, Outcome, ReadTools, RunHooks
+from llama_agent.loop.flow import (
+    AddNote,
+    CallModel,
+    CallTools,
+    Effect,
+    LoopPolicy,
+    Outcome,
+    ReadTools,
+    RunHooks,
+)
 from llama_agent.loop.state import RunResult, RunState, StopReason
 from llama_agent.model.retry import RetryPolicy
 from llama_agent.tooling.approval import Approval
@@ -101,6 +111,8 @@ class Performer:
                     return self.settings.execution.run(batch)
             case ReadTools():
                 return list(self.read_tools())
+            case AddNote(text):
+                return self._note(text)
             case RunHooks(point):
                 if point in self.settings.hooks:
                     run_hooks(self.settings.hooks, point, self.run.state)
@@ -126,6 +138,8 @@ class Performer:
                     return await self.settings.execution.run_async(batch)
             case ReadTools():
                 return list(self.read_tools())
+            case AddNote(text):
+                return self._note(text)
             case RunHooks(point):
                 if point in self.settings.hooks:
                     await run_hooks_async(self.settings.hooks, point, self.run.state)
@@ -169,6 +183,10 @@ class Performer:
             RunFinished, stop_reason=stop_reason or self.run.stop_reason, steps=self.run.step_count
         )
         return self.run.result(self.sink.events, stop_reason)
+
+    def _note(self, text: str) -> list[ChatMessage]:
+        self.sink.emit(NoteAdded, text=text)
+        return [ChatMessage.from_user(text)]
 
     def _inputs(self, effect: CallModel) -> dict[str, Any]:
         inputs: dict[str, Any] = {"messages": effect.messages}

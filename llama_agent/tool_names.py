@@ -1,14 +1,16 @@
-"""Names of tools have to be unique: a model's call says nothing else."""
+"""Names of tools: unique, for a model's call says nothing else; and what a model makes of them."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, cast
 
 from haystack.tools.tool import Tool
 
 from llama_agent.errors import ConfigurationError
+
+_PREFIXES = ("functions.", "tools/", "default_api.")
 
 
 def check_tool_names(tools: Iterable[object]) -> None:
@@ -29,6 +31,34 @@ def check_tool_names(tools: Iterable[object]) -> None:
                     "@tool(name=...), for the methods of two objects with tool(thing.method, name=...)"
                 )
             seen[tool.name] = tool
+
+
+def offered_name(written: str, offered: Collection[str]) -> str | None:
+    """
+    The tool that a model means by a name.
+
+    Names come with prefixes (openclaw/openclaw#39328), in another case, with `-` for `_`
+    (microsoft/autogen#7786). Nothing is guessed beyond that.
+
+    :param written: As the model wrote it.
+    :param offered: Names of the tools on offer.
+    :returns: The one name that it can mean; None when there is none, or more than one.
+    """
+    if written in offered:
+        return written
+    bare = written.strip()
+    for prefix in _PREFIXES:
+        bare = bare.removeprefix(prefix)
+    readings = dict.fromkeys((bare, bare.rpartition(".")[2]))
+    if exact := [reading for reading in readings if reading in offered]:
+        return exact[0]
+    alike = {_plain(reading) for reading in readings}
+    matches = [name for name in offered if _plain(name) in alike]
+    return matches[0] if len(matches) == 1 else None
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "_").casefold()
 
 
 def _place_of(tool: Tool) -> str:

@@ -692,7 +692,7 @@ def test_an_unknown_tool_is_answered_with_the_nearest_name(
 
 
 @both_modes
-@pytest.mark.parametrize("arguments", ['{"a": 2, "b":', "[1, 2]", '"text"', "{'a': 2}", '{"a": 1}{"b": 2}'])
+@pytest.mark.parametrize("arguments", ['{"a": 2, "b":', "[1, 2]", '"text"', "{a: 2}", '{"a": 1}{"b": 2}'])
 def test_malformed_arguments_are_answered_and_the_run_goes_on(
     endpoint: Endpoint, go: Callable[..., RunResult], arguments: str
 ) -> None:

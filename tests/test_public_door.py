@@ -10,7 +10,8 @@ import llama_agent
 
 NAMES = """
 Agent Approval ApprovalRequested CancelToken ConfigurationError ContextOverflow EndpointError Event
-FunctionTool LlamaAgentError MetaLlamaChatGenerator ModelReplied ModelRequested ParameterRefused
+FunctionTool NoteAdded ToolCallsRecovered ToolModeChanged register_text_format
+LlamaAgentError MetaLlamaChatGenerator ModelReplied ModelRequested ParameterRefused
 RateLimit ReasoningDelta Refused RequestDelayed RetiredEndpointError RetryPolicy RetryScheduled
 RunContext RunFinished RunInterrupted RunResult RunStarted StopReason TextDelta TextSuperseded
 ToolDefinitionWarning ToolDenied ToolFailedError ToolFinished ToolHints ToolProgress ToolRetry

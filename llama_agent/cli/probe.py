@@ -89,4 +89,8 @@ def _print_table(report: ProbeReport, saved: str | None) -> None:
         console.print("Not saved: --save keeps this profile, and uses it from then on.")
 
 
-_MODES = {"native": "native, the server's own", "constrained": "constrained, replies held to a JSON schema"}
+_MODES = {
+    "native": "native, the server's own",
+    "prompted": "prompted, tools described in the system message",
+    "constrained": "constrained, replies held to a JSON schema",
+}

@@ -36,7 +36,7 @@ def tools(
 
     from llama_agent.cli.tool_files import load_tools
     from llama_agent.errors import ConfigurationError
-    from llama_agent.model.modes import definition_of
+    from llama_agent.model.asking import definition_of
     from llama_agent.tool_sizes import definition_tokens, size_warning
 
     if not sources and workspace is None:

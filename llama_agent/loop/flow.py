@@ -15,6 +15,7 @@ from haystack.dataclasses import ChatMessage, ChatRole, ToolCall
 from haystack.hooks.protocol import HookPoint
 from haystack.tools.tool import Tool
 
+from llama_agent.loop.mistakes import LAST_ANSWER, Mistakes
 from llama_agent.loop.state import RunState
 
 
@@ -46,7 +47,14 @@ class ReadTools:
     """Effect: see which tools are on offer now: a dynamic toolset may have changed. Outcome: the tools."""
 
 
-Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools
+@dataclass(frozen=True)
+class AddNote:
+    """Effect: tell the model something that no user said. Outcome: the message."""
+
+    text: str
+
+
+Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools | AddNote
 Outcome: TypeAlias = list[ChatMessage] | list[Tool] | None
 Flow: TypeAlias = Generator[Effect, Outcome, None]
 
@@ -86,6 +94,8 @@ def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
         if ending is None:
             ending = yield from tool_step(run, policy, tools)
         run.count_step()
+        if ending is None and run.mistakes.is_enough:
+            ending = yield from last_answer(run)
         if ending is not None and (yield from ends(run, ending)):
             break
     else:
@@ -107,9 +117,28 @@ def tool_step(
     yield RunHooks("before_tool")
     calls = run.pending_calls()
     results = cast("list[ChatMessage]", (yield CallTools(calls, tools)) if calls else [])
-    run.record_results(results)
+    run.record_results(run.mistakes.hinted(calls, results, tools))
+    run.mistakes = run.mistakes.after(calls, results)
     yield RunHooks("after_tool")
     return exit_tool(calls, results, policy.exit_conditions)
+
+
+def last_answer(run: RunState) -> Generator[Effect, Outcome, str | None]:
+    """
+    Have the model answer without tools: its calls go wrong again and again.
+
+    :param run: The run so far.
+    :returns: Why the run ends.
+    """
+    text = LAST_ANSWER.format(count=run.mistakes.count)
+    run.mistakes = Mistakes()
+    run.state.set("messages", cast("list[ChatMessage]", (yield AddNote(text))))
+    yield RunHooks("before_llm")
+    if (reason := run.stop_requested) is not None:
+        return reason
+    run.record_replies(cast("list[ChatMessage]", (yield CallModel(run.messages, ()))))
+    run.count_step()
+    return "mistakes"
 
 
 def ends(run: RunState, reason: str) -> Generator[Effect, Outcome, bool]:

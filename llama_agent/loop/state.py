@@ -10,14 +10,24 @@ from haystack.components.agents.state.state import State
 from haystack.dataclasses import ChatMessage, ChatRole, ToolCall
 
 from llama_agent.events import Event
+from llama_agent.loop.mistakes import Mistakes
 
 StopReason: TypeAlias = Literal[
-    "answered", "tool", "max_steps", "length", "content_filter", "hook", "failed", "interrupted", "cancelled"
+    "answered",
+    "tool",
+    "max_steps",
+    "length",
+    "content_filter",
+    "mistakes",
+    "hook",
+    "failed",
+    "interrupted",
+    "cancelled",
 ]
 """
 Why a run ended: the model answered; a tool named in `exit_conditions` ran; the step limit; the model's text
-was cut off by its token limit, or by the server's content filter; a hook asked for it; an exception; Ctrl-C;
-cancellation.
+was cut off by its token limit, or by the server's content filter; its tool calls were wrong so often in a row
+that it had to answer without; a hook asked for it; an exception; Ctrl-C; cancellation.
 """
 
 _STOP_REASONS: Mapping[str, StopReason] = {
@@ -25,6 +35,7 @@ _STOP_REASONS: Mapping[str, StopReason] = {
     "length": "length",
     "content_filter": "content_filter",
     "max_agent_steps": "max_steps",
+    "mistakes": "mistakes",
 }
 
 _INTERNAL_KEYS = frozenset({"continue_run", "stop_run", "tools", "hook_context", "context_tokens"})
@@ -115,6 +126,7 @@ class RunState:
     state: State
     run_id: str
     usage: Usage = field(default_factory=Usage)
+    mistakes: Mistakes = field(default_factory=Mistakes)
 
     @property
     def messages(self) -> list[ChatMessage]:

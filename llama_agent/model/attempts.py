@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias, cast
 
-from haystack.dataclasses import ComponentInfo, StreamingCallbackT, StreamingChunk
+from haystack.dataclasses import StreamingCallbackT, StreamingChunk
 from openai import AsyncOpenAI, OpenAI
 
 from llama_agent.errors import EndpointError, ParameterRefused
 from llama_agent.json_schema import estimated_tokens
+from llama_agent.model.asking import Ask, Fetch
 from llama_agent.model.faults import too_slow
-from llama_agent.model.modes import Ask, Fetch
 from llama_agent.model.pacing import Pacer, Patience, RateLimit, Ticket
-from llama_agent.model.replies import ChunkMaker
+from llama_agent.model.replies import ChunkMaker, whole
 from llama_agent.model.retry import RetryPolicy
 from llama_agent.model.streams import Json, Reply, ReplyAssembler
 from llama_agent.model.wire import Transport, WireRequest
@@ -39,7 +39,7 @@ class Attempts:
     :param pacer: The endpoint's book; used with a `limit` only.
     :param limit: How fast the endpoint may be asked; None for as fast as can be.
     :param callback: Given the chunks of streamed replies.
-    :param component: Which component streams.
+    :param maker: Makes the chunks of this model call.
     """
 
     transport: Transport
@@ -47,7 +47,7 @@ class Attempts:
     pacer: Pacer
     limit: RateLimit | None
     callback: StreamingCallbackT | None
-    component: ComponentInfo
+    maker: ChunkMaker
 
     def perform(self, client: OpenAI, effect: Ask | Fetch) -> Answer:
         """
@@ -58,7 +58,7 @@ class Attempts:
         :returns: Replies of an `Ask`, the JSON of a `Fetch`.
         :raises EndpointError: The server failed for good, or too often.
         """
-        maker, deadline = ChunkMaker(self.component), self._deadline()
+        maker, deadline = self.maker, self._deadline()
 
         def attempt() -> Answer:
             without: set[str] = set()
@@ -81,7 +81,7 @@ class Attempts:
 
     async def perform_async(self, client: AsyncOpenAI, effect: Ask | Fetch) -> Answer:
         """`perform`, on the running event loop."""
-        maker, deadline = ChunkMaker(self.component), self._deadline()
+        maker, deadline = self.maker, self._deadline()
 
         async def attempt() -> Answer:
             without: set[str] = set()
@@ -115,28 +115,50 @@ class Attempts:
         if isinstance(effect, Fetch):
             return self.transport.send_json(client, request)
         if not request.stream:
-            return self.transport.send(client, request)
+            return _read(effect, self.transport.send(client, request))
         assembler = ReplyAssembler()
+        reading = effect.text_calls.reading() if effect.text_calls else None
         self._show(maker, maker.restart())
         for delta in self.transport.stream(client, request, assembler):
-            maker.note(delta)
+            shown = reading.shown(delta) if reading else delta
+            maker.note(shown)
             if self.callback is not None:
-                self._show(maker, maker.chunks(delta, assembler.reply))
-        return [assembler.finish()]
+                self._show(maker, maker.chunks(shown, assembler.reply))
+        reply = assembler.finish()
+        if reading:
+            self._show(maker, maker.told(reading.end(reply), reply))
+        return [reply]
+
+    def tell(self, reply: Reply) -> None:
+        """
+        Show a reply that came in another way than a stream.
+
+        :param reply: The reply.
+        """
+        self._show(self.maker, self.maker.told(whole(reply), reply))
+
+    async def tell_async(self, reply: Reply) -> None:
+        """`tell`, on the running event loop."""
+        await self._show_async(self.maker, self.maker.told(whole(reply), reply))
 
     async def _send_async(self, client: AsyncOpenAI, effect: Ask | Fetch, maker: ChunkMaker) -> Answer:
         request = effect.request
         if isinstance(effect, Fetch):
             return await self.transport.send_json_async(client, request)
         if not request.stream:
-            return await self.transport.send_async(client, request)
+            return _read(effect, await self.transport.send_async(client, request))
         assembler = ReplyAssembler()
+        reading = effect.text_calls.reading() if effect.text_calls else None
         await self._show_async(maker, maker.restart())
         async for delta in self.transport.stream_async(client, request, assembler):
-            maker.note(delta)
+            shown = reading.shown(delta) if reading else delta
+            maker.note(shown)
             if self.callback is not None:
-                await self._show_async(maker, maker.chunks(delta, assembler.reply))
-        return [assembler.finish()]
+                await self._show_async(maker, maker.chunks(shown, assembler.reply))
+        reply = assembler.finish()
+        if reading:
+            await self._show_async(maker, maker.told(reading.end(reply), reply))
+        return [reply]
 
     def _show(self, maker: ChunkMaker, chunks: Iterable[StreamingChunk]) -> None:
         with maker.forgotten_on_error():
@@ -193,6 +215,13 @@ class Attempts:
 
     def _deadline(self) -> float:
         return math.inf if self.policy.deadline is None else time.monotonic() + self.policy.deadline
+
+
+def _read(effect: Ask, replies: list[Reply]) -> list[Reply]:
+    if effect.text_calls is not None:
+        for reply in replies:
+            effect.text_calls.read(reply)
+    return replies
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Sequence
+from itertools import count
+from typing import cast
 
 from haystack.dataclasses import (
     ChatMessage,
@@ -18,6 +20,7 @@ from haystack.dataclasses.chat_message import ToolCallResult
 
 from llama_agent.arguments import MALFORMED
 from llama_agent.errors import ConfigurationError
+from llama_agent.lenient_json import is_finite
 from llama_agent.model.streams import Json
 
 
@@ -34,7 +37,13 @@ class MessageEncoder:
 
     def __init__(self) -> None:
         self.null_content = False
-        self._known: dict[int, tuple[weakref.ref[ChatMessage], tuple[object, ...], bytes]] = {}
+        self._known: dict[int, tuple[weakref.ref[ChatMessage], tuple[object, ...], bytes, int]] = {}
+        self._serials = count()
+
+    @property
+    def no_content(self) -> str | None:
+        """What stands for no text in a message with calls."""
+        return None if self.null_content else ""
 
     def encode(self, message: ChatMessage) -> bytes:
         """
@@ -44,15 +53,28 @@ class MessageEncoder:
         :returns: UTF-8 JSON of the object in OpenAI's format.
         :raises ConfigurationError: The format has no place for such a message.
         """
+        return self._encoded(message)[0]
+
+    def serial(self, message: ChatMessage) -> int:
+        """
+        A number for a message as it is now: another one once it is edited, or replaced by an equal one.
+
+        :param message: As in `encode`.
+        :returns: The number.
+        :raises ConfigurationError: As `encode`.
+        """
+        return self._encoded(message)[1]
+
+    def _encoded(self, message: ChatMessage) -> tuple[bytes, int]:
         key = id(message)
         parts = (self.null_content, *_parts_of(message))
         known = self._known.get(key)
         if known is not None and known[0]() is message and known[1] == parts:
-            return known[2]
-        encoded = dumps(self.wire(message))
+            return known[2], known[3]
+        encoded, serial = dumps(self.wire(message)), next(self._serials)
         forget = self._known.pop
-        self._known[key] = (weakref.ref(message, lambda _: forget(key, None)), parts, encoded)
-        return encoded
+        self._known[key] = (weakref.ref(message, lambda _: forget(key, None)), parts, encoded, serial)
+        return encoded, serial
 
     def wire(self, message: ChatMessage) -> Json:
         """
@@ -63,8 +85,8 @@ class MessageEncoder:
         :raises ConfigurationError: As `encode`.
         """
         wire = wire_message(message)
-        if self.null_content and not wire["content"] and wire.get("tool_calls"):
-            wire["content"] = None
+        if not wire["content"] and wire.get("tool_calls"):
+            wire["content"] = self.no_content
         return wire
 
 
@@ -83,12 +105,12 @@ def wire_message(message: ChatMessage) -> Json:
         return {"role": "tool", "content": text, "tool_call_id": results[0].origin.id or ""}
     try:
         wire = message.to_openai_dict_format(require_tool_call_ids=False)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ConfigurationError(f"a {message.role.value} message can't be sent: {error}") from error
     wire.setdefault("content", "")
     for call, sent in zip(message.tool_calls, wire.get("tool_calls", ()), strict=False):
         if replayed_arguments(call) is not call.arguments:
-            sent["function"]["arguments"] = "{}"
+            sent["function"]["arguments"] = json.dumps(replayed_arguments(call), ensure_ascii=False)
     return wire
 
 
@@ -109,9 +131,19 @@ def replayed_arguments(call: ToolCall) -> Json:
     Arguments of an earlier call as a server is told of them.
 
     :param call: Any call of the conversation.
-    :returns: Its arguments; none where they could not be read.
+    :returns: Its arguments; none where they could not be read. Numbers that JSON doesn't know are null.
     """
-    return {} if MALFORMED in (call.extra or {}) else call.arguments
+    if MALFORMED in (call.extra or {}) or not isinstance(call.arguments, dict):  # pyright: ignore[reportUnnecessaryIsInstance] - a user's own messages
+        return {}
+    return call.arguments if is_finite(call.arguments) else cast("Json", _finite(call.arguments))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in cast("Json", value).items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in cast("list[object]", value)]
+    return value if is_finite(value) else None
 
 
 def _parts_of(message: ChatMessage) -> tuple[object, ...]:

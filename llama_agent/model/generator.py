@@ -33,20 +33,23 @@ from openai import pydantic_function_tool
 from openai._types import RequestOptions
 from pydantic import BaseModel
 
-from llama_agent.errors import ConfigurationError
+from llama_agent.errors import ConfigurationError, EndpointError
+from llama_agent.events import ToolCallsRecovered, ToolModeChanged, emit
+from llama_agent.model.asking import Ask, Fetch, ModeFlow, ModelCall, Switch, Tell
 from llama_agent.model.attempts import Attempts
 from llama_agent.model.clients import Clients
+from llama_agent.model.constrained import constrained
 from llama_agent.model.encoding import MessageEncoder
-from llama_agent.model.modes import Ask, Fetch, ModeFlow, ModelCall, constrained, native
+from llama_agent.model.modes import adaptive, native, prompted
 from llama_agent.model.pacing import RateLimit, check_rate_limit
 from llama_agent.model.profiles import (
     PUBLISHED_BASE_URL,
     PUBLISHED_KEY_VARIABLE,
     PUBLISHED_MODEL,
-    ToolMode,
+    ToolModeSetting,
 )
 from llama_agent.model.published_package import warn_if_installed
-from llama_agent.model.replies import message_of
+from llama_agent.model.replies import ChunkMaker, message_of
 from llama_agent.model.retry import RetryPolicy, check_policy
 from llama_agent.model.small_model import small_model
 from llama_agent.model.streams import Json, Reply
@@ -100,9 +103,10 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         tools: ToolsType | None = None,
         tools_strict: bool = False,
         http_client_kwargs: dict[str, Any] | None = None,
-        tool_mode: ToolMode | None = None,
+        tool_mode: ToolModeSetting = "auto",
         retry: RetryPolicy | None = None,
         rate_limit: RateLimit | None = None,
+        calls_after_prose: bool = False,
     ) -> None:
         """
         Store the settings; nothing is read from the environment or opened before `warm_up`.
@@ -124,21 +128,25 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         :param tools: Tools the model may call: Haystack Tools or Toolsets.
         :param tools_strict: Ask the server to hold arguments to the tools' schemas.
         :param http_client_kwargs: Settings for `httpx2.Client` and `httpx2.AsyncClient`: proxies, TLS.
-        :param tool_mode: How tool calls come about: `native` (the server's own) or `constrained` (replies
-            held to a schema, for servers whose tool calling is missing or unreliable). Default: what suits
-            the endpoint.
+        :param tool_mode: How tool calls come about: `native` (the server's own), `prompted` (tools described
+            in the system message, calls read in the reply's text), `constrained` (replies held to a JSON
+            schema), or `auto`: what suits the endpoint, and `prompted` once it refuses tools. Calls that
+            arrive as text are read in each of them.
         :param retry: When a failed request is sent again. It wins over `max_retries`.
         :param rate_limit: How fast the endpoint may be asked, by all generators of this process that have one
             of these for the same endpoint and key. Default: as fast as can be.
+        :param calls_after_prose: Whether a call that is written as plain JSON or Python behind some prose
+            counts, where it is the last thing in the reply, stands on lines of its own, and its arguments
+            fit. Off, since an answer may end in an example.
         :raises ConfigurationError: Two tools have one name, or `max_retries` is negative.
         """
         check_policy(retry)
         check_rate_limit(rate_limit)
         if max_retries is not None and max_retries < 0:
             raise ConfigurationError(f"max_retries must be 0 or more, not {max_retries}")
-        if tool_mode not in (None, *get_args(ToolMode)):
-            modes = " or ".join(f"'{mode}'" for mode in get_args(ToolMode))
-            raise ConfigurationError(f"tool_mode must be {modes}, not {tool_mode!r}")
+        if (tool_mode := tool_mode or "auto") not in get_args(ToolModeSetting):
+            modes = ", ".join(f"'{mode}'" for mode in get_args(ToolModeSetting))
+            raise ConfigurationError(f"tool_mode must be one of {modes}, not {tool_mode!r}")
         check_tool_names(flatten_tools_or_toolsets(tools))
         warn_if_installed()
         super(MetaLlamaChatGenerator, self).__init__(  # noqa: UP008 - @component re-creates the class
@@ -153,7 +161,9 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             tools_strict=tools_strict,
             http_client_kwargs=http_client_kwargs,
         )
-        self.tool_mode: ToolMode | None = tool_mode
+        self.tool_mode: ToolModeSetting = tool_mode
+        self.calls_after_prose = calls_after_prose
+        self._learned: dict[str, str] = {}
         self.retry = retry
         self.rate_limit = rate_limit
         self._clients = Clients(api_base_url, model, api_key, timeout, http_client_kwargs)
@@ -234,13 +244,22 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         if model is None:
             model = self._clients.choose_model(cast("Json", attempts.perform(client, Fetch(LIST_MODELS))))
         call = self._model_call(messages, callback is not None, generation_kwargs, tools, tools_strict, model)
-        flow, outcome = self._flow(call), None
+        flow, outcome, failure = self._flow(call), None, None
         while True:
             try:
-                effect = self._with_options(flow.send(outcome), generation_kwargs)
+                effect = flow.send(outcome) if failure is None else flow.throw(failure)
             except StopIteration as end:
-                return _as_output(end.value)
-            outcome = attempts.perform(client, effect)
+                return self._output(end.value, call)
+            outcome, failure = None, None
+            try:
+                if isinstance(effect, Ask | Fetch):
+                    outcome = attempts.perform(client, self._with_options(effect, generation_kwargs))
+                elif isinstance(effect, Tell):
+                    attempts.tell(effect.reply)
+                else:
+                    self._switch(model, effect)
+            except EndpointError as error:
+                failure = error
 
     @component.output_types(replies=list[ChatMessage])
     async def run_async(
@@ -276,13 +295,23 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             listed = await attempts.perform_async(client, Fetch(LIST_MODELS))
             model = self._clients.choose_model(cast("Json", listed))
         call = self._model_call(messages, callback is not None, generation_kwargs, tools, tools_strict, model)
-        flow, outcome = self._flow(call), None
+        flow, outcome, failure = self._flow(call), None, None
         while True:
             try:
-                effect = self._with_options(flow.send(outcome), generation_kwargs)
+                effect = flow.send(outcome) if failure is None else flow.throw(failure)
             except StopIteration as end:
-                return _as_output(end.value)
-            outcome = await attempts.perform_async(client, effect)
+                return self._output(end.value, call)
+            outcome, failure = None, None
+            try:
+                if isinstance(effect, Ask | Fetch):
+                    effect = self._with_options(effect, generation_kwargs)
+                    outcome = await attempts.perform_async(client, effect)
+                elif isinstance(effect, Tell):
+                    await attempts.tell_async(effect.reply)
+                else:
+                    self._switch(model, effect)
+            except EndpointError as error:
+                failure = error
 
     def to_dict(self) -> dict[str, Any]:
         """
@@ -312,6 +341,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             tool_mode=self.tool_mode,
             retry=asdict(self.retry) if self.retry else None,
             rate_limit=asdict(self.rate_limit) if self.rate_limit else None,
+            calls_after_prose=self.calls_after_prose,
         )
 
     @classmethod
@@ -334,12 +364,32 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         return cast("MetaLlamaChatGenerator", default_from_dict(cls, data))
 
     def _flow(self, call: ModelCall) -> ModeFlow:
-        traits = self._clients.traits(cast("str", call.fields["model"]))
+        model = str(call.fields["model"])
+        traits = self._clients.traits(model)
         self._transport.suit(traits)
-        if (self.tool_mode or traits.tool_mode) == "native":
-            return native(call)
-        is_small = self._clients.endpoint.profile.small_model and self.tool_mode is None
-        return small_model(call) if is_small else constrained(call)
+        is_auto = self.tool_mode == "auto"
+        match self._learned.get(model, traits.tool_mode) if is_auto else self.tool_mode:
+            case "native":
+                return adaptive(call) if is_auto else native(call)
+            case "prompted":
+                return prompted(call)
+            case _ if is_auto and self._clients.endpoint.profile.small_model:
+                return small_model(call)
+            case _:
+                return constrained(call)
+
+    def _switch(self, model: str, to: Switch) -> None:
+        self._learned[model] = to.mode
+        emit(ToolModeChanged, mode=to.mode, reason=to.reason)
+
+    def _output(self, replies: list[Reply], call: ModelCall) -> dict[str, list[ChatMessage]]:
+        names = [tool.name for tool in call.tools]
+        for reply in replies:
+            if reply.recovered:
+                called = tuple(text_call.name for text_call in reply.calls)
+                emit(ToolCallsRecovered, format=reply.recovered, tool_names=called)
+        taken = self._transport.ids(call.messages) if any(reply.calls for reply in replies) else ()
+        return {"replies": [message_of(reply, names, taken) for reply in replies]}
 
     def _model_call(
         self,
@@ -374,6 +424,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             fields=fields,
             stream=stream,
             strict=self.tools_strict if tools_strict is None else tools_strict,
+            after_prose=self.calls_after_prose,
         )
 
     def _with_options(self, effect: Ask | Fetch, generation_kwargs: dict[str, Any] | None) -> Ask | Fetch:
@@ -391,7 +442,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             pacer=self._clients.pacer,
             limit=self.rate_limit,
             callback=callback,
-            component=ComponentInfo.from_component(self),
+            maker=ChunkMaker(ComponentInfo.from_component(self)),
         )
 
     def _retry_policy(self, given: RetryPolicy | None) -> RetryPolicy:
@@ -405,10 +456,6 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         if not text.isdecimal():
             raise ConfigurationError(f"OPENAI_MAX_RETRIES must be a whole number, not {text!r}")
         return RetryPolicy(max_retries=int(text))
-
-
-def _as_output(replies: list[Reply]) -> dict[str, list[ChatMessage]]:
-    return {"replies": [message_of(reply) for reply in replies]}
 
 
 def _without_secrets(name: str, value: T) -> T:

@@ -1,5 +1,6 @@
 """
-How tool calls come about: by the server's own tool calling, or by replies held to a JSON schema.
+How tool calls come about: by the server's own tool calling, by the prompt alone, or by replies held to a JSON
+schema (`model/constrained.py`).
 
 A mode is a sans-I/O generator: it yields what to ask the server and is sent the answer. The generator
 component performs it, sync or async.
@@ -7,88 +8,24 @@ component performs it, sync or async.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
 
-from haystack.dataclasses import ChatMessage, TextContent
-from haystack.tools.tool import Tool
-
-from llama_agent import json_schema
-from llama_agent.errors import ConfigurationError, EndpointError
-from llama_agent.model.encoding import replayed_arguments, wire_message
-from llama_agent.model.streams import CallText, Json, Reply, parse_object
+from llama_agent.errors import EndpointError, ParameterRefused
+from llama_agent.events import NoteAdded, emit
+from llama_agent.model.asking import Ask, ModeFlow, ModelCall, Switch, Tell, UsageSum, definition_of
+from llama_agent.model.constrained import constrained
+from llama_agent.model.prompt_forms import PLAIN, form_for, told
+from llama_agent.model.streams import Json, Reply
 from llama_agent.model.wire import WireRequest
 
-ANSWER = "answer"
-"""
-What the model picks, beside the tools' names, to answer. No tool may have this name in constrained mode.
-"""
-
-# Fields that shape the final text: they would bend the replies that pick a tool and write its arguments.
-_ANSWER_FIELDS = frozenset({"stop", "n", "response_format", "logprobs", "tool_choice"})
-_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
-_DEFAULT_LIMIT = 1024
-"""Tokens for a pick or for arguments, where the caller sets no limit: a model may write a string for ever."""
-
-
-@dataclass(frozen=True)
-class ModelCall:
-    """
-    One call of a model, as the agent or a pipeline asks for it.
-
-    :param messages: The conversation.
-    :param tools: Tools on offer.
-    :param fields: `model` and the generation settings: fields of the request's body.
-    :param stream: Whether the answer's text is streamed.
-    :param strict: Whether tool schemas are sent as strict.
-    """
-
-    messages: tuple[ChatMessage, ...]
-    tools: tuple[Tool, ...]
-    fields: Json
-    stream: bool = False
-    strict: bool = False
-
-
-@dataclass(frozen=True)
-class Ask:
-    """Effect: send a chat request. Outcome: `list[Reply]`."""
-
-    request: WireRequest
-
-
-@dataclass(frozen=True)
-class Fetch:
-    """Effect: send any other request of the same server. Outcome: the answer's JSON."""
-
-    request: WireRequest
-
-
-ModeFlow: TypeAlias = Generator[Ask | Fetch, Any, list[Reply]]
-
-
-@dataclass
-class UsageSum:
-    """Token counts over the requests of one call."""
-
-    total: Json = field(default_factory=Json)
-
-    def add(self, usage: Json) -> None:
-        """
-        Add one request's counts.
-
-        :param usage: As the server sent them.
-        """
-        for key in ("prompt_tokens", "completion_tokens", "total_tokens"):
-            if isinstance(count := usage.get(key), int):
-                self.total[key] = self.total.get(key, 0) + count
+_TOOL_FIELDS = frozenset({"tool_choice", "parallel_tool_calls"})
 
 
 def native(call: ModelCall) -> ModeFlow:
     """
-    The server's own tool calling.
+    The server's own tool calling; calls that it leaves in the text are read there.
 
     :param call: What is asked.
     :returns: One reply per choice.
@@ -96,167 +33,155 @@ def native(call: ModelCall) -> ModeFlow:
     fields = dict(call.fields)
     if call.tools:
         fields["tools"] = [definition_of(tool, strict=call.strict) for tool in call.tools]
-    return (yield Ask(WireRequest(fields, call.messages, stream=call.stream)))
+    else:
+        fields.pop("tool_choice", None)
+    ask = Ask(WireRequest(fields, call.messages, stream=call.stream), call.text_calls())
+    if call.tools and call.tool_choice == "none":
+        return (yield from _without_calls(call, ask))
+    return (yield from _answered(call, ask))
 
 
-def constrained(call: ModelCall) -> ModeFlow:
+def prompted(call: ModelCall) -> ModeFlow:
     """
-    Tool calls by replies held to a schema (`response_format`): first which tool, or an answer; then its
-    arguments.
-
-    For servers whose tool calling is missing or unreliable: `tool_choice` alone often forces nothing, while a
-    schema holds. One call per turn.
+    Tools described in the system message, calls read in the reply's text: for servers that take no tools.
 
     :param call: What is asked.
-    :returns: One reply.
-    :raises ConfigurationError: A tool is named `answer`.
+    :returns: One reply per choice.
     """
-    conversation = plain_conversation(call.messages, call.tools)
-    if not call.tools:
-        return (yield Ask(WireRequest(call.fields, conversation, stream=call.stream)))
-    if any(tool.name == ANSWER for tool in call.tools):
-        raise ConfigurationError(
-            f"in constrained mode no tool may be named '{ANSWER}': rename it with @tool(name=...)"
-        )
+    fields = {key: value for key, value in call.fields.items() if key not in _TOOL_FIELDS}
+    form = form_for(str(fields.get("model", "")))
+    tools = () if call.tool_choice == "none" else call.tools
+    ask = Ask(WireRequest(fields, told(call.messages, tools, form), stream=call.stream), call.text_calls())
+    return (yield from _answered(call, ask))
+
+
+def adaptive(call: ModelCall) -> ModeFlow:
+    """
+    The server's own tool calling; where the server takes no tools, the prompt, from then on.
+
+    :param call: What is asked.
+    :returns: One reply per choice.
+    """
+    try:
+        return (yield from native(call))
+    except ParameterRefused as refused:
+        if not call.tools or refused.parameter not in ("tools", "tool_choice"):
+            raise
+        reason = refused
+    if reason.parameter == "tool_choice" and call.tool_choice not in (None, "auto"):
+        # Maybe it is only the choice that isn't taken: what it asks for is seen to here.
+        free = replace(call, fields={k: v for k, v in call.fields.items() if k != "tool_choice"})
+        try:
+            ask = Ask(
+                WireRequest(
+                    {
+                        **free.fields,
+                        "tools": [definition_of(tool, strict=call.strict) for tool in call.tools],
+                    },
+                    call.messages,
+                    stream=call.stream,
+                ),
+                call.text_calls(),
+            )
+            return (yield from _answered(call, ask))
+        except ParameterRefused as refused:
+            if refused.parameter not in ("tools", "tool_choice"):
+                raise
+            reason = refused
+    yield Switch("prompted", str(reason))
+    return (yield from prompted(call))
+
+
+def _answered(call: ModelCall, ask: Ask) -> ModeFlow:
+    """The replies; asked for again where the model only repeats calls, or answers though it has to call."""
+    replies = yield from _asked(ask)
+    if len(replies) != 1 or (note := _note_on(replies[0], call)) is None:
+        return [_kept(reply, call) for reply in replies]
+    emit(NoteAdded, text=note)
     usage = UsageSum()
-    writing = {key: value for key, value in call.fields.items() if key not in _ANSWER_FIELDS}
-    if not writing.keys() & _LIMITS:
-        writing["max_tokens"] = _DEFAULT_LIMIT
-    # The caller's limit is for arguments and answers; a pick is as long as a name.
-    picking = {**{k: v for k, v in writing.items() if k not in _LIMITS}, "max_tokens": _DEFAULT_LIMIT}
-    options = options_of(call.tools, call.fields.get("tool_choice"))
-    if len(options) > 1:
-        question = f"Next step? Reply with JSON: {json.dumps({'next': '|'.join(options)})}"
-        schema = _object_schema({"next": {"enum": options}})
-        picked = (yield Ask(_held_to(schema, picking, conversation, question)))[0]
-        usage.add(picked.usage)
-        name = _field(picked.text, "next")
-    else:
-        name = options[0]
-    tool = next((tool for tool in call.tools if tool.name == name), None)
-    if tool is not None:
-        question = f"You chose {tool.name}. Reply with its arguments as JSON."
-        reply = (yield Ask(_held_to(json_schema.closed(tool.parameters), writing, conversation, question)))[0]
-        usage.add(reply.usage)
-        called = CallText(name=tool.name, arguments=reply.text or "")
-        finish_reason = "tool_calls" if reply.finish_reason == "stop" else reply.finish_reason
-        return [Reply(calls=[called], finish_reason=finish_reason, usage=usage.total, model=reply.model)]
-    fields = {key: value for key, value in call.fields.items() if key != "tool_choice"}
-    replies = yield Ask(WireRequest(fields, conversation, stream=call.stream))
     usage.add(replies[0].usage)
-    replies[0].usage = usage.total
+    said: Json = {"role": "assistant", "content": replies[0].text or ""}
+    exchange = (*([said] if replies[0].text else []), {"role": "user", "content": note})
+    messages = (*(ask.request.messages or ()), *exchange)
+    again = yield from _asked(replace(ask, request=replace(ask.request, messages=messages)))
+    usage.add(again[0].usage)
+    if _must_call(call) and _note_on(again[0], call) is not None:
+        again = yield from constrained(call)
+        usage.add(again[0].usage)
+    again[0].usage = usage.total
+    return [_kept(reply, call) for reply in again]
+
+
+def _asked(ask: Ask) -> ModeFlow:
+    """The replies; where the server could make no call of what the model wrote, that is read here."""
+    for last_try in (False, True):
+        try:
+            return cast("list[Reply]", (yield ask))
+        except EndpointError as error:
+            if error.failed_generation is None:
+                raise
+            reply = Reply(error.failed_generation or None, finish_reason="stop")
+            if ask.text_calls is not None:
+                ask.text_calls.read(reply)
+            if not reply.calls and not last_try:
+                continue
+            if not reply.calls and not reply.text:
+                raise
+        yield Tell(reply)
+        return [reply]
+    raise AssertionError("the last try returns or raises")
+
+
+def _without_calls(call: ModelCall, ask: Ask) -> ModeFlow:
+    """Replies that call nothing: a server may pass `tool_choice: none` over."""
+    replies = yield from _asked(ask)
+    if any(reply.calls and not reply.text for reply in replies):
+        fields = {key: value for key, value in call.fields.items() if key not in _TOOL_FIELDS}
+        plain = told(call.messages, (), PLAIN)
+        replies = yield from _asked(Ask(WireRequest(fields, plain, stream=call.stream)))
+    for reply in replies:
+        reply.calls = []
+        if reply.finish_reason == "tool_calls":
+            reply.finish_reason = "stop"
     return replies
 
 
-def definition_of(tool: Tool, *, strict: bool = False) -> Json:
-    """
-    A tool as it goes on the wire.
-
-    :param tool: Any Haystack tool.
-    :param strict: Ask the server to hold arguments to the schema.
-    :returns: OpenAI's form.
-    """
-    function: Json = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-    if strict:
-        function["parameters"] = json_schema.strict(tool.parameters)
-        function["strict"] = True
-    return {"type": "function", "function": function}
-
-
-def plain_conversation(messages: Sequence[ChatMessage], tools: Sequence[Tool]) -> tuple[Json, ...]:
-    """
-    A conversation for a server that knows nothing of tools: calls and results are told in plain text.
-
-    :param messages: The conversation.
-    :param tools: Tools to describe in the system message.
-    :returns: Messages of the roles system, user and assistant only.
-    """
-    wire: list[Json] = [_plain(message) for message in messages]
-    if tools:
-        described = "\n".join(
-            f"- {tool.name}: {tool.description} Arguments: {json.dumps(tool.parameters, ensure_ascii=False)}"
-            for tool in tools
+def _note_on(reply: Reply, call: ModelCall) -> str | None:
+    """What to tell the model before it is asked again; None when its reply will do."""
+    if reply.echoes and not reply.calls:
+        names = ", ".join(dict.fromkeys(reply.echoes))
+        return (
+            f"Your reply only repeats a call of {names} that stands in an earlier message, so nothing was "
+            "called. If it is needed for what was asked, say so in your own words; else answer."
         )
-        text = f"You can use these tools, one at a time:\n{described}\nAnswer when you know enough."
-        if wire and wire[0]["role"] == "system":
-            wire[0] = {**wire[0], "content": f"{wire[0]['content']}\n\n{text}"}
-        else:
-            wire.insert(0, {"role": "system", "content": text})
-    return tuple(wire)
+    wanted = _wanted(call)
+    if wanted is None or any(c.name in wanted for c in _kept(reply, call).calls):
+        return None
+    if len(wanted) == 1:
+        return f"Don't answer yet: call the tool '{wanted[0]}' first."
+    return f"Don't answer yet: call one of the tools first: {', '.join(wanted)}."
 
 
-def result_text(message: ChatMessage) -> str:
-    """
-    Text of a tool message.
-
-    :param message: A message with one tool result.
-    :returns: The result; parts that aren't text are left out.
-    """
-    result = message.tool_call_results[0].result
-    if isinstance(result, str):
-        return result
-    return "\n".join(part.text for part in result if isinstance(part, TextContent))
+def _must_call(call: ModelCall) -> bool:
+    return _wanted(call) is not None
 
 
-def _plain(message: ChatMessage) -> Json:
-    if message.tool_call_results:
-        name = message.tool_call_results[0].origin.tool_name
-        return {"role": "user", "content": f"Result of {name}: {result_text(message)}"}
-    if message.tool_calls:
-        calls = [
-            json.dumps({call.tool_name: replayed_arguments(call)}, ensure_ascii=False)
-            for call in message.tool_calls
-        ]
-        return {"role": "assistant", "content": "\n".join([message.text or "", *calls]).strip()}
-    return wire_message(message)
-
-
-def options_of(tools: Sequence[Tool], choice: object) -> list[str]:
-    """
-    What a model may do next.
-
-    :param tools: Tools on offer.
-    :param choice: `tool_choice` in OpenAI's form: `auto`, `none`, `required`, or a function by name.
-    :returns: Tool names, and `ANSWER` where it may answer.
-    :raises ConfigurationError: It names a tool that isn't on offer.
-    """
-    names = [tool.name for tool in tools]
-    if choice == "none":
-        return [ANSWER]
-    if choice == "required":
-        return names
+def _wanted(call: ModelCall) -> Sequence[str] | None:
+    """Tools of which one has to be called; None when the model is free to answer."""
+    choice = call.tool_choice
+    if not call.tools or choice in (None, "auto", "none"):
+        return None
+    names = [tool.name for tool in call.tools]
     if isinstance(choice, dict):
         function = cast("Json", choice).get("function")
         name = cast("Json", function).get("name") if isinstance(function, dict) else None
-        if name not in names:
-            raise ConfigurationError(
-                f"tool_choice names '{name}', which is not among the tools: {', '.join(names)}"
-            )
-        return [str(name)]
-    return [*names, ANSWER]
+        return [str(name)] if name in names else None
+    return names if choice in ("required", "any") else None
 
 
-def _held_to(schema: Json, fields: Json, conversation: Sequence[Json], question: str) -> WireRequest:
-    response_format = {
-        "type": "json_schema",
-        "json_schema": {"name": "reply", "strict": True, "schema": schema},
-    }
-    messages = (*conversation, {"role": "user", "content": question})
-    return WireRequest({**fields, "response_format": response_format}, messages)
-
-
-def _object_schema(properties: Json) -> Json:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _field(text: str | None, name: str) -> object:
-    """A field of a JSON reply; None when a server ignored the schema and the text is something else."""
-    try:
-        return parse_object((text or "").encode()).get(name)
-    except EndpointError:
-        return None
+def _kept(reply: Reply, call: ModelCall) -> Reply:
+    """The reply; of a forced choice, with the calls of that tool only."""
+    wanted = _wanted(call)
+    if wanted is not None and len(wanted) == 1 and any(c.name == wanted[0] for c in reply.calls):
+        reply.calls = [c for c in reply.calls if c.name == wanted[0]]
+    return reply

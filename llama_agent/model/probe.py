@@ -21,11 +21,12 @@ from openai._types import RequestOptions
 
 from llama_agent.arguments import read_arguments
 from llama_agent.errors import EndpointError
+from llama_agent.model.asking import Ask, Fetch
 from llama_agent.model.attempts import Attempts
 from llama_agent.model.clients import Clients
 from llama_agent.model.encoding import MessageEncoder
-from llama_agent.model.modes import Ask, Fetch
 from llama_agent.model.profiles import ErrorShape, ToolChoice, Traits
+from llama_agent.model.replies import ChunkMaker
 from llama_agent.model.retry import RetryPolicy
 from llama_agent.model.streams import Json, Reply, parse_object
 from llama_agent.model.wire import LIST_MODELS, Transport, WireRequest
@@ -380,7 +381,7 @@ class _Probing:
             pacer=self._clients.pacer,
             limit=None,
             callback=callback,
-            component=ComponentInfo("llama_agent.model.probe"),
+            maker=ChunkMaker(ComponentInfo("llama_agent.model.probe")),
         )
 
 

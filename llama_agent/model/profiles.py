@@ -15,8 +15,13 @@ PUBLISHED_BASE_URL = "https://api.llama.com/compat/v1/"
 PUBLISHED_MODEL = "Llama-4-Scout-17B-16E-Instruct-FP8"
 PUBLISHED_KEY_VARIABLE = "LLAMA_API_KEY"
 
-ToolMode = Literal["native", "constrained"]
-"""How tool calls come about: the server's own tool calling, or replies held to a JSON schema."""
+ToolMode = Literal["native", "prompted", "constrained"]
+"""
+How tool calls come about: the server's own tool calling, tools described in the prompt, or replies held to
+a JSON schema.
+"""
+ToolModeSetting = Literal["auto", "native", "prompted", "constrained"]
+"""What a caller chooses; `auto` is what suits the endpoint."""
 ToolChoice = Literal["none", "required", "named"]
 """Values of `tool_choice` beside `auto`; `named` is a function by name."""
 ErrorShape = Literal["openai", "flat", "rfc7807", "fastapi", "text"]

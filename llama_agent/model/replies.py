@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -13,7 +13,9 @@ from haystack.dataclasses.streaming_chunk import FinishReason, ToolCallDelta
 
 from llama_agent.arguments import MALFORMED, read_arguments
 from llama_agent.events import ReasoningDelta, TextDelta, TextSuperseded, emit
-from llama_agent.model.streams import CallText, Delta, Reply
+from llama_agent.model.formats.cursor import CUT as CUT_OFF
+from llama_agent.model.streams import CallDelta, CallText, Delta, Reply, arguments_text
+from llama_agent.tool_names import offered_name
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -23,21 +25,19 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "function_call": "tool_calls",
 }
 
-_CUT_OFF = (
-    "The call was cut off by the token limit. Send it again, in smaller parts if its arguments are long."
-)
 
-
-def message_of(reply: Reply) -> ChatMessage:
+def message_of(reply: Reply, offered: Collection[str] = (), taken: Collection[str] = ()) -> ChatMessage:
     """
     Make a reply a message.
 
     Each call gets an id of its own: servers leave them out (continuedev/continue#13225) or repeat them.
 
     :param reply: What the server answered.
+    :param offered: Names of the tools on offer; a name that means one of them becomes it.
+    :param taken: Ids of earlier calls of the conversation.
     :returns: An assistant message. `meta` holds `model`, `index`, `finish_reason`, `usage`, and `reasoning`,
-        `refusal` and `logprobs` where there are any. A call whose arguments can't be read is marked, never
-        dropped.
+        `refusal` and `logprobs` where there are any; `recovered` and `tool_call_format` where calls were read
+        from its text. A call whose arguments can't be read is marked, never dropped.
     """
     meta: dict[str, Any] = {
         "model": reply.model,
@@ -47,11 +47,12 @@ def message_of(reply: Reply) -> ChatMessage:
     }
     extras = {"reasoning": reply.reasoning, "refusal": reply.refusal, "logprobs": reply.logprobs}
     meta.update({key: value for key, value in extras.items() if value})
-    seen: set[str] = set()
-    calls = [_tool_call(call, seen) for call in reply.calls]
+    if reply.recovered:
+        meta |= {"recovered": True, "tool_call_format": reply.recovered}
+    calls = _tool_calls(reply.calls, offered, taken)
     if calls and reply.finish_reason == "length" and _may_be_cut(reply.calls[-1]):
         raw = {MALFORMED: reply.calls[-1].arguments}
-        calls[-1] = replace(calls[-1], arguments=raw, extra={MALFORMED: _CUT_OFF})
+        calls[-1] = replace(calls[-1], arguments=raw, extra={MALFORMED: CUT_OFF})
     return ChatMessage.from_assistant(reply.text, tool_calls=calls, meta=meta)
 
 
@@ -103,6 +104,17 @@ class ChunkMaker:
         if delta.text:
             emit(TextDelta, text=delta.text)
 
+    def told(self, delta: Delta, reply: Reply) -> Iterator[StreamingChunk]:
+        """
+        Note a delta, and make its chunks.
+
+        :param delta: What an event added.
+        :param reply: The reply so far.
+        :returns: As `chunks`.
+        """
+        self.note(delta)
+        return self.chunks(delta, reply)
+
     def chunks(self, delta: Delta, reply: Reply) -> Iterator[StreamingChunk]:
         """
         The chunks of one delta.
@@ -131,13 +143,40 @@ class ChunkMaker:
             yield StreamingChunk("", meta=end, component_info=self._info, finish_reason=reason)
 
 
+def whole(reply: Reply) -> Delta:
+    """
+    A whole reply as one delta.
+
+    :param reply: The reply.
+    :returns: All of it.
+    """
+    pieces = tuple(
+        CallDelta(place, True, call.id, call.name, arguments_text(call.arguments))
+        for place, call in enumerate(reply.calls)
+    )
+    return Delta(reply.text or "", reply.reasoning or "", pieces, reply.finish_reason, reply.usage or None)
+
+
 def _may_be_cut(call: CallText) -> bool:
     """Whether a call at the token limit may be missing something: all but an object that is closed."""
     return isinstance(call.arguments, str) and read_arguments(call.arguments.strip() or "{")[1] is not None
 
 
-def _tool_call(call: CallText, seen: set[str]) -> ToolCall:
-    arguments, error = read_arguments(cast("Any", call.arguments))
-    call_id = call.id if call.id and call.id not in seen else f"call_{uuid4().hex[:24]}"
-    seen.add(call_id)
-    return ToolCall(call.name, arguments, id=call_id, extra={MALFORMED: error} if error else None)
+def _tool_calls(
+    calls: Sequence[CallText], offered: Collection[str], taken: Collection[str]
+) -> list[ToolCall]:
+    made: list[ToolCall] = []
+    sent: dict[str, CallText] = {}
+    for call in calls:
+        if call.id in sent and (call.name, call.arguments) == (sent[call.id].name, sent[call.id].arguments):
+            continue  # the same call, sent twice
+        name = offered_name(call.name, offered) or call.name
+        arguments, error = read_arguments(cast("Any", call.arguments))
+        if call.error is not None:
+            arguments, error = {MALFORMED: arguments_text(call.arguments)}, call.error
+        is_new = bool(call.id) and call.id not in sent and call.id not in taken
+        call_id = call.id if is_new else f"call_{uuid4().hex[:24]}"
+        if call.id:
+            sent.setdefault(call.id, call)
+        made.append(ToolCall(name, arguments, id=call_id, extra={MALFORMED: error} if error else None))
+    return made

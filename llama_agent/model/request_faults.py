@@ -143,7 +143,8 @@ def request_fault(
     :param body: The error's body as parsed JSON; None when it is none.
     :param text: The error's body as text.
     :param said: The message in it.
-    :returns: A `ContextOverflow` or a `ParameterRefused`; None when the request may be all right.
+    :returns: A `ContextOverflow`, a `ParameterRefused` or one with a `failed_generation`; None when the
+        request may be all right.
     """
     if (overflow := overflow_in(status, _essence(body, said))) is not None:
         return ContextOverflow(
@@ -154,10 +155,26 @@ def request_fault(
             status=status,
             body=text,
         )
+    if (generation := _failed_generation(body)) is not None:
+        return EndpointError(
+            f"{told} The model's tool call could not be read by the server.",
+            status=status,
+            body=text,
+            failed_generation=generation,
+        )
     if (refusal := refusal_in(status, body, said)) is not None:
         name, cure = refusal
         return ParameterRefused(f"{told} {cure}", parameter=name, status=status, body=text)
     return None
+
+
+def _failed_generation(body: object) -> str | None:
+    """What the model wrote, where the server could make no call of it (langchain-ai/langchain#31440)."""
+    error = _object(_object(body).get("error"))
+    if error.get("code") != "tool_use_failed" and "failed_generation" not in error:
+        return None
+    generation = error.get("failed_generation")
+    return generation if isinstance(generation, str) else ""
 
 
 def _essence(body: object, said: str) -> str:

@@ -24,17 +24,8 @@ from typing import Any, TypeAlias, cast
 from haystack.dataclasses import ChatMessage, ChatRole
 from haystack.tools.tool import Tool
 
-from llama_agent.model.modes import (
-    ANSWER,
-    Ask,
-    Fetch,
-    ModeFlow,
-    ModelCall,
-    UsageSum,
-    options_of,
-    plain_conversation,
-    result_text,
-)
+from llama_agent.model.asking import ANSWER, Ask, Fetch, ModeFlow, ModelCall, UsageSum, options_of
+from llama_agent.model.prompt_forms import PLAIN, result_text, told
 from llama_agent.model.streams import CallText, Json, Reply
 from llama_agent.model.wire import WireRequest
 
@@ -95,7 +86,7 @@ def small_model(call: ModelCall) -> ModeFlow:
         if arguments is not None:
             called = CallText(name=tool.name, arguments=arguments)
             return [Reply(calls=[called], finish_reason="tool_calls", usage=usage.total, model=_model(call))]
-    conversation = plain_conversation(call.messages, ())
+    conversation = told(call.messages, (), PLAIN)
     fields = {"temperature": 0.0, "max_tokens": 200, "repeat_penalty": 1.15, **_answer_fields(call)}
     replies = yield Ask(WireRequest(fields, conversation, stream=call.stream))
     usage.add(replies[0].usage)

@@ -34,11 +34,13 @@ class CallText:
     :param id: The server's id, or None.
     :param name: Name of the tool.
     :param arguments: Text of the arguments, or an object where the server sent one.
+    :param error: Why it can't run, for the model, where that is known already.
     """
 
     id: str | None = None
     name: str = ""
     arguments: str | Mapping[str, Any] = ""
+    error: str | None = None
 
 
 @dataclass
@@ -47,9 +49,11 @@ class Reply:
     One choice of a model's answer, read but not yet judged.
 
     :param text: Content, or None.
-    :param calls: Native tool calls.
+    :param calls: Tool calls.
     :param usage: Token counts in OpenAI's names, as the server sent them; empty when it sent none.
     :param reasoning: Thinking text, kept apart from the answer.
+    :param recovered: Format of the text that the calls were read from; None for native calls.
+    :param echoes: Tools named by calls in the text that only repeat what the model was shown.
     """
 
     text: str | None = None
@@ -61,6 +65,8 @@ class Reply:
     refusal: str | None = None
     index: int = 0
     logprobs: object = None
+    recovered: str | None = None
+    echoes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

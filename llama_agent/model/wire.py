@@ -11,6 +11,7 @@ requests go through it.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -19,6 +20,7 @@ from collections.abc import (
     Iterable,
     Iterator,
     Mapping,
+    Sequence,
 )
 from contextlib import aclosing, closing
 from dataclasses import dataclass, field
@@ -37,6 +39,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 
 from llama_agent.model.encoding import MessageEncoder, dumps
 from llama_agent.model.faults import in_time, saying_retired, translated
+from llama_agent.model.history import History
 from llama_agent.model.profiles import Traits
 from llama_agent.model.redirects import Heard, follow, follow_async
 from llama_agent.model.rest_of_stream import RestOfStream
@@ -111,6 +114,7 @@ class Transport:
 
     def __init__(self, encoder: MessageEncoder) -> None:
         self._encoder = encoder
+        self._history = History(encoder)
         self._rest = RestOfStream()
         self.refused: set[str] = set()
         self._traits = Traits()
@@ -123,15 +127,20 @@ class Transport:
         """
         self._traits = traits
         self._encoder.null_content = traits.null_content
+        if traits.several_calls_in_history is False:
+            self._history.single_calls = True
 
     def leave_out(self, parameter: str, request: WireRequest) -> bool:
         """
-        Do without a field that the server refuses, from now on.
+        Do without a field, or a shape of the conversation, that the server refuses, from now on.
 
         :param parameter: The field's name.
         :param request: What was refused.
         :returns: Whether the request can do without: what its caller asked for stays.
         """
+        if parameter == "tool_calls" and not self._history.single_calls:
+            self._history.single_calls = True  # not a field: the template takes one call a turn
+            return True
         if parameter not in OWN_FIELDS or parameter in request.fields:
             return False
         self.refused.add(parameter)
@@ -149,12 +158,18 @@ class Transport:
             fields["stream"] = True
         if request.messages is None:
             return dumps(fields)
-        joined = b",".join(self._encoded(request.messages))
+        joined = b",".join(self._history.pieces(request.messages))
         rest = dumps(fields)[1:]
         return b'{"messages":[' + joined + (b"]," + rest if len(rest) > 1 else b"]}")
 
-    def _encoded(self, messages: Iterable[ChatMessage | Json]) -> Iterator[bytes]:
-        return (self._encoder.encode(m) if isinstance(m, ChatMessage) else dumps(m) for m in messages)
+    def ids(self, messages: Sequence[ChatMessage | Json]) -> set[str]:
+        """
+        Ids that a new call can't have.
+
+        :param messages: The conversation.
+        :returns: Those of its calls.
+        """
+        return self._history.ids(messages)
 
     def _fields(self, request: WireRequest) -> Json:
         """The caller's fields, and those of ours that the server takes."""
@@ -335,7 +350,7 @@ class Transport:
 
     def _typed(self, request: WireRequest) -> dict[str, Any]:
         """Keyword arguments for `create`: what it doesn't know goes into `extra_body`."""
-        messages = [m if isinstance(m, dict) else self._encoder.wire(m) for m in request.messages or ()]
+        messages = [json.loads(piece) for piece in self._history.pieces(request.messages or ())]
         fields = self._fields(request)
         unknown = {name: fields.pop(name) for name in list(fields) if name not in _BODY_FIELDS}
         options = {_CREATE_OPTIONS[name]: value for name, value in request.options.items()}

@@ -25,7 +25,7 @@ from haystack.tools.errors import ToolInvocationError
 from haystack.tools.tool import Tool
 from haystack.tracing.tracer import tracer
 
-from llama_agent.arguments import MALFORMED, nearest, shorten
+from llama_agent.arguments import MALFORMED, MISTAKE, nearest, shorten
 from llama_agent.cancel import CancelToken
 from llama_agent.errors import ConfigurationError, ToolDenied, ToolFailedError, ToolRetry
 from llama_agent.events import ApprovalRequested, ToolFinished, ToolStarted, emit
@@ -251,6 +251,7 @@ class _Watched:
         self._message: ChatMessage | None = None
         self._error: BaseException | None = None
         self._traceback: str | None = None
+        self._is_mistake = False
 
     def __enter__(self) -> _Watched:
         call = self._job.call
@@ -270,7 +271,11 @@ class _Watched:
         The tool and its arguments, or None when the call can't run, for which the model was given the reason.
         """
         job = self._job
-        if (error := job.verdict or _unreadable(job.call)) is not None:
+        if job.verdict is not None:
+            self._failed(job.verdict)
+            return None
+        self._is_mistake = True
+        if (error := _unreadable(job.call)) is not None:
             self._failed(error)
         elif (tool := job.tool) is None:
             self._failed(_unknown_text(job.call.tool_name, self._batch.tools))
@@ -279,6 +284,7 @@ class _Watched:
             bound = bind(tool, call.arguments, filled=state_values)
             problems = bound if isinstance(bound, list) else _not_in_state(self._batch, tool, state_values)
             if isinstance(bound, BoundArguments) and not problems:
+                self._is_mistake = False
                 emit(ToolStarted, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
                 return tool, bound.with_values({**state_values, **_injected(self._batch, tool, call)})
             self._failed(rejection_text(tool.name, problems))
@@ -298,6 +304,7 @@ class _Watched:
             self._error = error
             if not isinstance(error, ToolRetry | ToolDenied):
                 self._traceback = redact("".join(traceback.format_exception(error)))
+            self._is_mistake = isinstance(error, ToolRetry)
             text = (
                 str(error)
                 if isinstance(error, ToolInvocationError)
@@ -332,7 +339,8 @@ class _Watched:
 
     def _failed(self, text: str) -> None:
         logger.info("tool call failed: %s", redact(text))
-        self._message = ChatMessage.from_tool(text, origin=self._job.call, error=True)
+        meta = {MISTAKE: True} if self._is_mistake else None
+        self._message = ChatMessage.from_tool(text, origin=self._job.call, error=True, meta=meta)
 
 
 def _plan(batch: Batch) -> list[_Job]:

@@ -1,0 +1,154 @@
+"""What a mode asks of a server, and what it is asked itself: the effects and their data."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
+
+from haystack.dataclasses import ChatMessage
+from haystack.tools.tool import Tool
+
+from llama_agent import json_schema
+from llama_agent.errors import ConfigurationError
+from llama_agent.model.formats.cursor import Offered
+from llama_agent.model.streams import Json, Reply
+from llama_agent.model.text_calls import TextCalls
+from llama_agent.model.wire import WireRequest
+
+ANSWER = "answer"
+"""
+What the model picks, beside the tools' names, to answer. No tool may have this name in constrained mode.
+"""
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """
+    One call of a model, as the agent or a pipeline asks for it.
+
+    :param messages: The conversation.
+    :param tools: Tools on offer.
+    :param fields: `model` and the generation settings: fields of the request's body.
+    :param stream: Whether the answer's text is streamed.
+    :param strict: Whether tool schemas are sent as strict.
+    :param after_prose: Whether an untagged call behind prose counts as one.
+    """
+
+    messages: tuple[ChatMessage, ...]
+    tools: tuple[Tool, ...]
+    fields: Json
+    stream: bool = False
+    strict: bool = False
+    after_prose: bool = False
+
+    @property
+    def tool_choice(self) -> object:
+        """`tool_choice`, as the caller gave it."""
+        return self.fields.get("tool_choice")
+
+    def text_calls(self) -> TextCalls | None:
+        """
+        What reads calls in replies' texts.
+
+        :returns: None where there is nothing to call.
+        """
+        if not self.tools or self.tool_choice == "none":
+            return None
+        return TextCalls(Offered(self.tools), self.messages, self.after_prose)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """
+    Effect: send a chat request. Outcome: `list[Reply]`.
+
+    :param request: What is sent.
+    :param text_calls: Reads calls in the replies' texts; None where they have none.
+    """
+
+    request: WireRequest
+    text_calls: TextCalls | None = None
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Effect: send any other request of the same server. Outcome: the answer's JSON."""
+
+    request: WireRequest
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Effect: show a reply that came in another way than a stream. Outcome: none."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class Switch:
+    """Effect: ask this model in another mode from now on. Outcome: none."""
+
+    mode: str
+    reason: str
+
+
+Effect: TypeAlias = Ask | Fetch | Tell | Switch
+ModeFlow: TypeAlias = Generator[Effect, Any, list[Reply]]
+
+
+@dataclass
+class UsageSum:
+    """Token counts over the requests of one call."""
+
+    total: Json = field(default_factory=Json)
+
+    def add(self, usage: Json) -> None:
+        """
+        Add one request's counts.
+
+        :param usage: As the server sent them.
+        """
+        for key in ("prompt_tokens", "completion_tokens", "total_tokens"):
+            if isinstance(count := usage.get(key), int):
+                self.total[key] = self.total.get(key, 0) + count
+
+
+def definition_of(tool: Tool, *, strict: bool = False) -> Json:
+    """
+    A tool as it goes on the wire.
+
+    :param tool: Any Haystack tool.
+    :param strict: Ask the server to hold arguments to the schema.
+    :returns: OpenAI's form.
+    """
+    function: Json = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    if strict:
+        function["parameters"] = json_schema.strict(tool.parameters)
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+def options_of(tools: Sequence[Tool], choice: object) -> list[str]:
+    """
+    What a model may do next.
+
+    :param tools: Tools on offer.
+    :param choice: `tool_choice` in OpenAI's form: `auto`, `none`, `required`, or a function by name.
+    :returns: Tool names, and `ANSWER` where it may answer.
+    :raises ConfigurationError: It names a tool that isn't on offer.
+    """
+    names = [tool.name for tool in tools]
+    if choice == "none":
+        return [ANSWER]
+    if choice == "required":
+        return names
+    if isinstance(choice, dict):
+        function = cast("Json", choice).get("function")
+        name = cast("Json", function).get("name") if isinstance(function, dict) else None
+        if name not in names:
+            raise ConfigurationError(
+                f"tool_choice names '{name}', which is not among the tools: {', '.join(names)}"
+            )
+        return [str(name)]
+    return [*names, ANSWER]
