@@ -359,12 +359,12 @@ def test_content_is_never_null_and_the_conversation_keeps_its_order(make: Maker,
         *QUESTION,
         ChatMessage.from_assistant(tool_calls=[call]),
         ChatMessage.from_tool("5", origin=call),
-        ChatMessage.from_assistant(""),
+        ChatMessage.from_assistant("It is 5."),
     ]
     ask(make(), conversation)
     sent = endpoint.requests[0].messages
     assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool", "assistant"]
-    assert [message["content"] for message in sent] == ["Be brief.", "2+3?", "", "5", ""]
+    assert [message["content"] for message in sent] == ["Be brief.", "2+3?", "", "5", "It is 5."]
     assert sent[2]["tool_calls"] == [
         {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
     ]
@@ -493,12 +493,13 @@ def test_a_message_edited_between_two_requests_is_sent_as_it_is_now(
     make: Maker, endpoint: Endpoint, message: Callable[[], ChatMessage], edit: Callable[[ChatMessage], None]
 ) -> None:
     endpoint.script(Reply("one"), Reply("two"))
-    generator, conversation = make(), [message()]
+    before = [_call()] if message is _result else []
+    generator, conversation = make(), [*before, message()]
     ask(generator, conversation)
-    edit(conversation[0])
+    edit(conversation[-1])
     ask(generator, conversation)
-    first, second = (request.messages[0] for request in endpoint.requests)
-    assert second == {"content": "", **conversation[0].to_openai_dict_format()}
+    first, second = (request.messages[len(before)] for request in endpoint.requests)
+    assert second == {"content": "", **conversation[-1].to_openai_dict_format()}
     assert second != first
 
 

@@ -147,7 +147,7 @@ TRAITS: dict[str, dict[str, Any]] = {
         "json_schema": True,
         "stream_usage": True,
     },
-    "no tools, no schemas": {"tool_mode": "native", "native_tools": False, "json_schema": False},
+    "no tools, no schemas": {"tool_mode": "prompted", "native_tools": False, "json_schema": False},
     "bedrock": {
         "native_tools": True,
         "null_content": True,

@@ -327,8 +327,8 @@ class _Probing:
     def _choose_tool_mode(self) -> None:
         # The helps for the small embedded model are better than its own calls, whatever the server can do.
         if self.traits.native_tools is not None and not self._profile.small_model:
-            constrained = not self.traits.native_tools and self.traits.json_schema
-            self.traits = replace(self.traits, tool_mode="constrained" if constrained else "native")
+            mode = "constrained" if self.traits.json_schema else "prompted"
+            self.traits = replace(self.traits, tool_mode="native" if self.traits.native_tools else mode)
 
     def _is_meant(self, name: object) -> bool:
         return name in (self.model, f"{self.model}:latest")

@@ -26,12 +26,15 @@ class PromptForm:
     :param describe: Tools → what the system message says of them.
     :param calls: Calls of one message → its text.
     :param result: Tool name and result → the text of a user message.
+    :param joins_results: Whether the results of one turn are one message: many templates refuse two messages
+        of one role in a row.
     """
 
     name: str
     describe: Callable[[Sequence[Tool]], str]
     calls: Callable[[Sequence[ToolCall]], str]
     result: Callable[[str, str], str]
+    joins_results: bool = True
 
 
 def form_for(model: str) -> PromptForm:
@@ -66,10 +69,13 @@ def told(messages: Sequence[ChatMessage], tools: Sequence[Tool], form: PromptFor
         if message.tool_call_results:
             name = message.tool_call_results[0].origin.tool_name
             results.append(form.result(name, result_text(message)))
-            continue
+            if form.joins_results:
+                continue
         if results:
             wire.append({"role": "user", "content": "\n".join(results)})
             results = []
+        if message.tool_call_results:
+            continue
         if message.tool_calls:
             text = f"{message.text or ''}\n{form.calls(message.tool_calls)}".strip()
             wire.append({"role": "assistant", "content": text})
@@ -180,7 +186,7 @@ def _calls_llama_4(calls: Sequence[ToolCall]) -> str:
     return f"[{', '.join(texts)}]"
 
 
-PLAIN = PromptForm("plain", _describe_plain, _calls_plain, _result_plain)
+PLAIN = PromptForm("plain", _describe_plain, _calls_plain, _result_plain, joins_results=False)
 """For replies that are held to a schema: how a call is written doesn't matter."""
 HERMES = PromptForm("hermes", _describe_hermes, _calls_hermes, _result_hermes)
 LLAMA_3 = PromptForm("llama-3", _describe_llama_3, _calls_llama_3, _result_plain)

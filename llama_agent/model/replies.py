@@ -13,7 +13,6 @@ from haystack.dataclasses.streaming_chunk import FinishReason, ToolCallDelta
 
 from llama_agent.arguments import MALFORMED, read_arguments
 from llama_agent.events import ReasoningDelta, TextDelta, TextSuperseded, emit
-from llama_agent.model.formats.cursor import CUT as CUT_OFF
 from llama_agent.model.streams import CallDelta, CallText, Delta, Reply, arguments_text
 from llama_agent.tool_names import offered_name
 
@@ -24,6 +23,10 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
 }
+
+_CUT_OFF = (
+    "The call was cut off by the token limit. Send it again, in smaller parts if its arguments are long."
+)
 
 
 def message_of(reply: Reply, offered: Collection[str] = (), taken: Collection[str] = ()) -> ChatMessage:
@@ -52,7 +55,7 @@ def message_of(reply: Reply, offered: Collection[str] = (), taken: Collection[st
     calls = _tool_calls(reply.calls, offered, taken)
     if calls and reply.finish_reason == "length" and _may_be_cut(reply.calls[-1]):
         raw = {MALFORMED: reply.calls[-1].arguments}
-        calls[-1] = replace(calls[-1], arguments=raw, extra={MALFORMED: CUT_OFF})
+        calls[-1] = replace(calls[-1], arguments=raw, extra={MALFORMED: _CUT_OFF})
     return ChatMessage.from_assistant(reply.text, tool_calls=calls, meta=meta)
 
 

@@ -138,7 +138,7 @@ class Transport:
         :param request: What was refused.
         :returns: Whether the request can do without: what its caller asked for stays.
         """
-        if parameter == "tool_calls" and not self._history.single_calls:
+        if parameter == "tool_calls" and _has_turn_of_several(request):
             self._history.single_calls = True  # not a field: the template takes one call a turn
             return True
         if parameter not in OWN_FIELDS or parameter in request.fields:
@@ -355,6 +355,10 @@ class Transport:
         unknown = {name: fields.pop(name) for name in list(fields) if name not in _BODY_FIELDS}
         options = {_CREATE_OPTIONS[name]: value for name, value in request.options.items()}
         return {"messages": messages, **fields, **options, **({"extra_body": unknown} if unknown else {})}
+
+
+def _has_turn_of_several(request: WireRequest) -> bool:
+    return any(isinstance(m, ChatMessage) and len(m.tool_calls) > 1 for m in request.messages or ())
 
 
 def _is_event_stream(response: httpx2.Response) -> bool:

@@ -1,5 +1,6 @@
 """
-How well the embedded model answers: `python -m tests.embedded.evaluate [tune|held_out] [--show] [--save]`.
+How well the embedded model answers:
+`python -m tests.embedded.evaluate [tune|held_out] [auto|prompted|constrained|native] [--show] [--save]`.
 
 Each question is asked of an `Agent` with the four tools that the question names. Counted are: the right tool
 or rightly none (choice), also all arguments right (arguments), and the tool's result, when it was the right
@@ -22,6 +23,9 @@ from llama_agent import Agent, MetaLlamaChatGenerator, RunResult
 from tests.embedded import evaluation_tools
 
 FOLDER = Path(__file__).parent
+_SETTINGS: dict[str, dict[str, Any]] = {
+    mode: {"temperature": 0, "max_tokens": 200} for mode in ("prompted", "constrained", "native")
+}
 
 
 @dataclass
@@ -34,10 +38,12 @@ class Score:
     seconds: float
 
 
-def evaluate(split: str, *, show: bool = False) -> list[tuple[dict[str, Any], Score]]:
+def evaluate(split: str, mode: Any = "auto", *, show: bool = False) -> list[tuple[dict[str, Any], Score]]:
     """Ask every question of a split."""
     questions = json.loads((FOLDER / f"questions_{split}.json").read_text())
-    generator = MetaLlamaChatGenerator(api_base_url="embedded", timeout=120)
+    generator = MetaLlamaChatGenerator(
+        api_base_url="embedded", timeout=120, tool_mode=mode, generation_kwargs=_SETTINGS.get(mode)
+    )
     scored: list[tuple[dict[str, Any], Score]] = []
     try:
         for question in questions:
@@ -80,8 +86,9 @@ def same(given: dict[str, Any], expected: dict[str, Any]) -> bool:
 
 
 def main() -> None:
-    split = next((a for a in sys.argv[1:] if not a.startswith("-")), "tune")
-    scores = evaluate(split, show="--show" in sys.argv)
+    split = next((a for a in sys.argv[1:] if a in ("tune", "held_out")), "tune")
+    mode = next((a for a in sys.argv[1:] if a in ("prompted", "constrained", "native")), "auto")
+    scores = evaluate(split, mode, show="--show" in sys.argv)
     figures: dict[str, dict[str, int]] = {}
     for label, wanted in (("with a tool", True), ("without", False)):
         part = [s for q, s in scores if (q["expected_tool"] is not None) is wanted]
@@ -89,7 +96,7 @@ def main() -> None:
             key: sum(getattr(s, key) for s in part) for key in ("choice", "arguments", "answer")
         }
         median = statistics.median(s.seconds for s in part)
-        print(split, label, len(part), figures[label], f"median {median:.2f} s")
+        print(split, mode, label, len(part), figures[label], f"median {median:.2f} s")
     if "--save" in sys.argv:
         (FOLDER / f"{split}_figures.json").write_text(json.dumps(figures, indent=2) + "\n")
 
