@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ ARGUMENTS = {
     "char_count": {"text": "llama"},
     "units_left": {"product": "lamp"},
     "list_files": {"folder": "."},
+    "letter_count": {"word": "llama"},
 }
 SHOWN = {
     "hello_tool": "It is 42\nanswered",
@@ -31,6 +33,7 @@ SHOWN = {
     "task_script": "It is 5 (answered",
     "run_context": "[units_left: looking for lamp]\nIt is 3\n",
     "fallback": "It is 3\n",
+    "text_format": "It is 5\ncalls read from text: acme\n",
     "workspace": 'It is ["notes.md (19 bytes)"]\n',
 }
 
@@ -40,6 +43,8 @@ def a_model_that_calls_the_first_tool(request: Request) -> Reply:
     if last["role"] == "tool":
         return Reply(f"It is {last['content']}")
     name = request.json["tools"][0]["function"]["name"]
+    if name == "letter_count":
+        return Reply(f"<<call {json.dumps({'tool': name, 'input': ARGUMENTS[name]})} call>>")
     return Reply(calls=[(name, ARGUMENTS[name])])
 
 

@@ -23,17 +23,18 @@ from llama_agent.model.wire import WireRequest
 _TOOL_FIELDS = frozenset({"tool_choice", "parallel_tool_calls"})
 
 
-def native(call: ModelCall) -> ModeFlow:
+def native(call: ModelCall, *, sends_choice: bool = True) -> ModeFlow:
     """
     The server's own tool calling; calls that it leaves in the text are read there.
 
     :param call: What is asked.
+    :param sends_choice: Whether the server is told of `tool_choice`. It holds in any case.
     :returns: One reply per choice.
     """
     fields = dict(call.fields)
     if call.tools:
         fields["tools"] = [definition_of(tool, strict=call.strict) for tool in call.tools]
-    else:
+    if not call.tools or not sends_choice:
         fields.pop("tool_choice", None)
     ask = Ask(WireRequest(fields, call.messages, stream=call.stream), call.text_calls())
     if call.tools and call.tool_choice == "none":
@@ -62,33 +63,17 @@ def adaptive(call: ModelCall) -> ModeFlow:
     :param call: What is asked.
     :returns: One reply per choice.
     """
-    try:
-        return (yield from native(call))
-    except ParameterRefused as refused:
-        if not call.tools or refused.parameter not in ("tools", "tool_choice"):
-            raise
-        reason = refused
-    if reason.parameter == "tool_choice" and call.tool_choice not in (None, "auto"):
-        # Maybe it is only the choice that isn't taken: what it asks for is seen to here.
-        free = replace(call, fields={k: v for k, v in call.fields.items() if k != "tool_choice"})
+    reason = ""
+    for sends_choice in (True, False):
         try:
-            ask = Ask(
-                WireRequest(
-                    {
-                        **free.fields,
-                        "tools": [definition_of(tool, strict=call.strict) for tool in call.tools],
-                    },
-                    call.messages,
-                    stream=call.stream,
-                ),
-                call.text_calls(),
-            )
-            return (yield from _answered(call, ask))
+            return (yield from native(call, sends_choice=sends_choice))
         except ParameterRefused as refused:
-            if refused.parameter not in ("tools", "tool_choice"):
+            if not call.tools or refused.parameter not in ("tools", "tool_choice"):
                 raise
-            reason = refused
-    yield Switch("prompted", str(reason))
+            reason = str(refused)
+            if refused.parameter == "tools" or call.tool_choice in (None, "auto"):
+                break  # else it may be the choice alone that isn't taken
+    yield Switch("prompted", reason)
     return (yield from prompted(call))
 
 

@@ -64,25 +64,19 @@ def told(messages: Sequence[ChatMessage], tools: Sequence[Tool], form: PromptFor
     :returns: Messages of the roles system, user and assistant only.
     """
     wire: list[Json] = []
-    results: list[str] = []
+    in_results = False
     for message in messages:
-        if message.tool_call_results:
-            name = message.tool_call_results[0].origin.tool_name
-            results.append(form.result(name, result_text(message)))
-            if form.joins_results:
-                continue
-        if results:
-            wire.append({"role": "user", "content": "\n".join(results)})
-            results = []
-        if message.tool_call_results:
+        if not message.tool_call_results:
+            in_results = False
+            wire += _said(message, form)
             continue
-        if message.tool_calls:
-            text = f"{message.text or ''}\n{form.calls(message.tool_calls)}".strip()
-            wire.append({"role": "assistant", "content": text})
-        elif (plain := wire_message(message))["role"] != "assistant" or plain["content"]:
-            wire.append(plain)
-    if results:
-        wire.append({"role": "user", "content": "\n".join(results)})
+        name = message.tool_call_results[0].origin.tool_name
+        text = form.result(name, result_text(message))
+        if in_results and form.joins_results:
+            wire[-1]["content"] += f"\n{text}"
+        else:
+            wire.append({"role": "user", "content": text})
+        in_results = True
     if tools:
         text = form.describe(tools)
         if wire and wire[0]["role"] == "system":
@@ -90,6 +84,15 @@ def told(messages: Sequence[ChatMessage], tools: Sequence[Tool], form: PromptFor
         else:
             wire.insert(0, {"role": "system", "content": text})
     return tuple(wire)
+
+
+def _said(message: ChatMessage, form: PromptForm) -> list[Json]:
+    """A message that is no result; none of an assistant's that says nothing."""
+    if message.tool_calls:
+        text = f"{message.text or ''}\n{form.calls(message.tool_calls)}".strip()
+        return [{"role": "assistant", "content": text}]
+    plain = wire_message(message)
+    return [plain] if plain["role"] != "assistant" or plain["content"] else []
 
 
 def result_text(message: ChatMessage) -> str:
