@@ -376,6 +376,24 @@ garbage = st.lists(st.sampled_from(SNIPPETS), max_size=14).map("".join)
 def test_no_text_raises_and_streamed_it_means_the_same(
     model: Model, text: str, seed: int, reason: str
 ) -> None:
+    check_in_pieces(model, text, seed, reason)
+
+
+CODE = (
+    "\n", "\n\n", "  ", "> ", "- ", "1. ", "`", "``", FENCE, f"{FENCE}json", "~~~", "a", "b c", "<think>",
+    '<tool_call>{"name": "now", "arguments": {}}</tool_call>', ">>>now\n{}", "[now()]", "[TOOL_CALLS]now{}",
+    '{"name": "now", "parameters": {}}', "functools", "<", ">", "</think>", "<|eot_id|>",
+)  # fmt: skip
+
+
+@settings(steady, max_examples=1000)
+@given(text=st.lists(st.sampled_from(CODE), max_size=9).map("".join), seed=seeds)
+def test_calls_among_code_and_thoughts_mean_the_same_in_pieces(model: Model, text: str, seed: int) -> None:
+    check_in_pieces(model, text, seed, "stop")
+
+
+def check_in_pieces(model: Model, text: str, seed: int, reason: str) -> None:
+    """A text is understood without an error, the same in pieces as whole, and shown as the message has it."""
     model.finish_reason = reason
     try:
         whole = model.reply(text, tools=USUAL_TOOLS)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any, Literal
@@ -364,13 +365,60 @@ def test_a_json_answer_does_not_wait_for_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [pytest.param(text, id=text.id) for text in TEXTS if not text.is_call and text.left == text.text]
+    "given",
+    [
+        pytest.param(text, id=text.id)
+        for text in TEXTS
+        if not text.is_call and text.left == text.text and "began-in-the-prompt" not in text.id
+    ],
 )
 def test_text_that_is_no_call_is_never_taken_back(given: Text) -> None:
     model, chunks = Model(**dict(given.settings)), list[StreamingChunk]()
     model.streamed(pieces_of(given.text, 2), tools=offered(*given.tools), watch=chunks.append)
     assert not any(chunk.meta.get("superseded") for chunk in chunks)
     assert "".join(chunk.content for chunk in chunks) == given.text
+
+
+BLOCK = f"<tool_call>{ADD_ARGUMENTS}</tool_call>"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(f"{before}{mark}\n\n{BLOCK}\n{mark}" for mark in (FENCE, "~~~") for before in ("", "a\n", "  ")),
+        *(f"a\n{before}{FENCE}json\n\n{BLOCK}\n{FENCE}" for before in ("  ", "> ", "- ", "1. ")),
+        f"````\n{FENCE}\n{BLOCK}\n{FENCE}\n````",
+        f"Write `{BLOCK}` for it.",
+        f"Write ``a ` {BLOCK}`` for it.",
+        f"<think>Maybe {BLOCK}</think>No.",
+        f"<thinking>\nMaybe {BLOCK}\n</thinking>\nNo.",
+    ],
+)
+def test_a_call_in_code_or_a_thought_is_text_wherever_the_stream_cuts_it(written: str) -> None:
+    model = Model(tools=offered(*USUAL))
+    cuts = range(1, len(written))
+    called = [cut for cut in cuts if model.streamed([written[:cut], written[cut:]]).tool_calls]
+    assert called == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [pytest.param(text, id=text.id) for text in TEXTS if "token" in text.id or "two-blocks" in text.id],
+)
+def test_tokens_and_blocks_are_read_the_same_wherever_the_stream_cuts_them(given: Text) -> None:
+    model = Model(tools=offered(*given.tools), **dict(given.settings))
+    whole = model.reply(given.text)
+    for cut in range(1, len(given.text)):
+        message = model.streamed([given.text[:cut], given.text[cut:]])
+        assert (good_calls(message), words(message.text)) == (good_calls(whole), words(whole.text)), cut
+
+
+def test_reading_a_text_warns_of_nothing(make: Maker, endpoint: Endpoint) -> None:
+    endpoint.script(Reply("[add(a=1if 1else 2, b=0or 1)]"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ask(make, text("json-plain"))
+    assert [str(warning.message) for warning in caught if warning.category is SyntaxWarning] == []
 
 
 # The agent runs them
