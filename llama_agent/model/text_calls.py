@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from haystack.dataclasses import ChatMessage, ChatRole, TextContent
 
-from llama_agent.model.formats.cursor import Found, Offered
+from llama_agent.model.formats.cursor import Found, Offered, TextCall
+from llama_agent.model.formats.python_tag import MARKER as PYTHON_TAG
 from llama_agent.model.formats.reader import TextReader
 from llama_agent.model.streams import CallDelta, CallText, Delta, Json, Reply, arguments_text
 
-_NOT_COMPARED = re.compile(r"<\|[a-z_]{1,20}\|>|\\[nrt]|[\s\\]")
+_NOT_COMPARED = re.compile(
+    r"<\|[a-z_]{1,20}\|>|```(?:json)?|\\[nrt]|[\s\\\u200b-\u200f\u2060\ufeff]", re.IGNORECASE
+)
 """
-What may differ between a block and its echo: white space, control tokens, and escapes, for a tool's result
-may be JSON.
+What may differ between a block and its echo: white space, control tokens and fences, what can't be seen, and
+escapes, for a tool's result may be JSON.
 """
-_WORD = re.compile(r"\w+")
+_ESCAPED = re.compile(r"\\+u([0-9a-fA-F]{4})")
+_QUOTES = str.maketrans(dict.fromkeys("'“”‘’`", '"'))
+_WORD = re.compile(r"[\w.\-/]+")
+_NAME_WITHIN = 300
+"""Characters of a call in which its name stands."""
+_IN_LIST = frozenset("[,]")
 
 
 @dataclass(frozen=True)
@@ -54,17 +64,48 @@ class TextCalls:
         reading.end(reply)
 
     def _is_echo(self, found: Found, block: str) -> bool:
-        sources = [call.source for call in found.calls if call.source.startswith("{")]
-        return any(self._was_shown(text) for text in (block, *sources))
-
-    def _was_shown(self, text: str) -> bool:
-        # Most texts don't have the longest word of it: comparing is for those that do.
-        word = max(_WORD.findall(text), key=len, default="")
-        wanted = _NOT_COMPARED.sub("", text.replace("```json", "").replace("```", ""))
-        return any(
-            word in shown and wanted in _NOT_COMPARED.sub("", shown)
+        names = {call.name for call in found.calls}
+        names |= {word for call in found.calls for word in self._written_names(call)}
+        # Most texts don't have the names in them: comparing is for those that do.
+        texts = [
+            text
             for message in self.conversation
-            for shown in _texts_shown(message)
+            for text in _texts_shown(message)
+            if any(name in text for name in names)
+        ]
+        return any(self._repeats(found, block, text) for text in texts)
+
+    def _written_names(self, call: TextCall) -> Iterator[str]:
+        """The name as the model wrote it."""
+        words = _WORD.findall(call.source[:_NAME_WITHIN])
+        return (word for word in words if self.offered.name(word) == call.name)
+
+    def _repeats(self, found: Found, block: str, text: str) -> bool:
+        if any(not call.source for call in found.calls):
+            # Code is what a user may well give to be run; only with its tag it is a call.
+            return _bare(block, keeps_tags=True) in _bare(text, keeps_tags=True)
+        shown = _bare(text)
+        return _bare(block) in shown or any(self._stands_in(call, shown) for call in found.calls)
+
+    def _stands_in(self, call: TextCall, shown: str) -> bool:
+        source = _bare(call.source)
+        if source.endswith(")") and ".call(" not in source:
+            # A Python call may be spoken of; as a list's item it is one.
+            places = (match.start() for match in re.finditer(re.escape(source), shown))
+            return any(
+                shown[place - 1 : place] in _IN_LIST and shown[place + len(source)] in _IN_LIST
+                for place in places
+                if 0 < place < len(shown) - len(source)
+            )
+        if source in shown:
+            return True
+        if not isinstance(call.arguments, Mapping):
+            return False
+        names = {call.name, *self._written_names(call)}
+        return any(
+            _bare(json.dumps({"name": name, key: call.arguments}, ensure_ascii=False, default=str)) in shown
+            for name in names
+            for key in ("parameters", "arguments")
         )
 
 
@@ -120,6 +161,14 @@ class ReplyReading:
             for place, call in enumerate(reply.calls)
         )
         return Delta(rest, "", pieces, self._finish_reason and reply.finish_reason, self._usage)
+
+
+def _bare(text: str, *, keeps_tags: bool = False) -> str:
+    """A text without what may differ in an echo."""
+    text = html.unescape(_ESCAPED.sub(lambda match: chr(int(match[1], 16)), text))
+    if keeps_tags:
+        text = text.replace(PYTHON_TAG, "python_tag:")
+    return _NOT_COMPARED.sub("", text).translate(_QUOTES)
 
 
 def _texts_shown(message: ChatMessage) -> Iterator[str]:

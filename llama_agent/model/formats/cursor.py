@@ -38,6 +38,7 @@ _HEAD = re.compile(
     r"[\"'](?:name|tool_name)[\"']\s*:\s*[\"'](?P<name>[^\"'\\]{1,128})[\"']\s*,\s*"
     r"[\"'](?:parameters|arguments)[\"']\s*:\s*"
 )
+_SCHEMA_BEGUN = re.compile(r"\{\s*[\"'](?:type[\"']\s*:\s*[\"']object[\"']|properties[\"']\s*:\s*\{)")
 _CLOSERS = re.compile(r"(?:[\s}\]]|```|</\w{1,20}>|<\|[a-z_]{1,20}\|>)*+\Z")
 
 
@@ -48,7 +49,7 @@ class TextCall:
 
     :param name: The offered tool that is meant.
     :param arguments: An object, or the text of one; what stood there when there is an error.
-    :param source: The call's own text, by which an echo is known.
+    :param source: The call's own text, by which an echo is known; empty where only its mark makes it one.
     :param error: Why it can't run, for the model; None when it can.
     """
 
@@ -254,7 +255,20 @@ class Cursor:
         :param begin: Where its source begins.
         :param error: As in `TextCall`.
         """
-        self.calls.append(TextCall(name, arguments, self.text[begin : self.at], error))
+        self.add_from(self.text[begin : self.at], name, arguments, error)
+
+    def add_from(
+        self, source: str, name: str, arguments: str | Mapping[str, Any], error: str | None = None
+    ) -> None:
+        """
+        A call has been read up to here.
+
+        :param source: Its own text.
+        :param name: The offered tool.
+        :param arguments: As in `TextCall`.
+        :param error: As in `TextCall`.
+        """
+        self.calls.append(TextCall(name, arguments, source, error))
         self._open, self.end = None, self.at
 
     def arguments_of(self, name: str, begin: int) -> None:
@@ -344,9 +358,13 @@ class Cursor:
         elif self._value_at is not None:
             head = _HEAD.match(text, self._value_at)
             name = self.offered.name(head["name"]) if head else None
-            if head is not None and name is not None:
+            if head is not None and name is not None and not self._is_definition(name, head.end()):
                 self._conclude_value(name, self._value_at, head.end())
         self.at = len(text)
+
+    def _is_definition(self, name: str, at: int) -> bool:
+        """Whether it is the tool's schema that was being written down."""
+        return is_definition_begun(self.text, at, self.offered.properties(name))
 
     def _conclude_value(self, name: str, begin: int, at: int) -> None:
         """A call whose own brackets aren't closed: whole arguments are enough (vllm-project/vllm#11786)."""
@@ -376,12 +394,28 @@ class Unreadable:
         """
         head = _HEAD.match(self.text)
         name = offered.name(head["name"]) if head else None
-        return None if head is None or name is None else (name, self.text[head.end() :])
+        if head is None or name is None:
+            return None
+        if is_definition_begun(self.text, head.end(), offered.properties(name)):
+            return None
+        return name, self.text[head.end() :]
 
     @property
     def error(self) -> str:
         """What to tell the model."""
         return _BROKEN
+
+
+def is_definition_begun(text: str, at: int, properties: Json) -> bool:
+    """
+    Whether an object that isn't whole is a tool's schema, and no arguments.
+
+    :param text: Where it stands.
+    :param at: Where it begins.
+    :param properties: The tool's parameters.
+    :returns: True for one that begins as a schema does.
+    """
+    return "properties" not in properties and bool(_SCHEMA_BEGUN.match(text, at))
 
 
 def end_of_blanks(text: str, start: int) -> int:

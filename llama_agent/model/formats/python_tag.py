@@ -24,6 +24,7 @@ def read_python_tag(cursor: Cursor) -> None:
     :raises NoCall: There is something else.
     :raises Cut: The text ends before they do.
     """
+    begins_line = cursor.text[cursor.at - 1 : cursor.at] in ("", "\n")
     cursor.at += len(MARKER)
     inside = cursor.at
     cursor.skip_blanks()
@@ -31,7 +32,7 @@ def read_python_tag(cursor: Cursor) -> None:
         read_tagged_calls(cursor)
         cursor.close(*ENDS)
     except NoCall:
-        if cursor.calls:
+        if cursor.calls or not begins_line:
             raise
         cursor.at = inside
         _read_code(cursor)
@@ -76,5 +77,5 @@ def _read_code(cursor: Cursor) -> None:
     code = cursor.text[begin : cursor.at].strip()
     if not code:
         raise NoCall
-    cursor.add(tool, {parameter: code}, begin)
+    cursor.add_from("", tool, {parameter: code})
     cursor.close(*ENDS)

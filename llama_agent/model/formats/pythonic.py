@@ -44,15 +44,22 @@ def read_python_calls(cursor: Cursor) -> None:
         mark = cursor.peek()
         cursor.at += 1
         if mark == "]":
-            cursor.end = cursor.at
-            return
+            return _end_list(cursor)
         cursor.skip_blanks()
         if mark != ",":
             raise NoCall
         if cursor.peek() == "]":
             cursor.at += 1
-            cursor.end = cursor.at
-            return
+            return _end_list(cursor)
+
+
+def _end_list(cursor: Cursor) -> None:
+    """Behind the list's bracket."""
+    if cursor.is_weak and cursor.begins("(", "[", ":"):
+        raise NoCall  # a link of Markdown
+    if cursor.is_weak and not cursor.is_all and cursor.at == len(cursor.text):
+        raise Cut
+    cursor.end = cursor.at
 
 
 def read_python_call(cursor: Cursor, bare_name: Callable[[str], str] = str) -> None:

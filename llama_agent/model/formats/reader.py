@@ -20,6 +20,7 @@ AFTER_PROSE = "after_prose"
 _CONTROL = re.compile(rf"(?:\s*{CONTROL_TOKENS.pattern})+")
 _CONTROL_AT_END = re.compile(rf"(?:{CONTROL_TOKENS.pattern})\Z")
 _LONGEST_CONTROL = 20
+_JSON = re.compile(r"\{\s*\"|\[\s*[{\[\"\d]")
 _THINK = re.compile(r"<(think|thinking)>")
 _BEGINNINGS = frozenset(
     tag[:length]
@@ -52,6 +53,7 @@ class _Patterns:
 
     anywhere: re.Pattern[str]
     in_code: re.Pattern[str]
+    in_json: re.Pattern[str]
     beginnings: frozenset[str]
     longest: int
 
@@ -86,6 +88,9 @@ class TextReader:
         self._at_start = True
         self._ending: re.Pattern[str] | None = None
         """What ends the thinking or the fence that the text is in."""
+        self._depth = 0
+        """Brackets that are open in JSON that is no call."""
+        self._is_quoted = False
         self._cuts = 0
         self._ticks = 0
         """Length of the run of backticks that opened inline code."""
@@ -147,6 +152,8 @@ class TextReader:
             return self._within(self._ending)
         if self._ticks:
             return self._in_code()
+        if self._depth:
+            return self._in_json()
         return self._start() if self._at_start else self._anywhere()
 
     def _start(self) -> bool:
@@ -167,7 +174,36 @@ class TextReader:
         if isinstance(found, Found):
             self._let_go(first)
             self._take(first, found)
+        elif _JSON.match(self._text, first):
+            self._let_go(first)
+            self._depth = 1
+            self._let_go(first + 1)
         return True
+
+    def _in_json(self) -> bool:
+        """Within JSON that is no call: what stands in its strings is none either."""
+        held = 0 if self._is_quoted else self._held_at_end()
+        end = len(self._text) - held
+        place = self._at
+        for match in self._patterns.in_json.finditer(self._text, self._at, end):
+            mark, place = match[0], match.end()
+            if mark == '"':
+                self._is_quoted = not self._is_quoted
+            elif self._is_quoted:
+                if mark == "\n":  # no string of JSON goes on there
+                    self._depth = 0
+            elif match["marker"]:
+                return self._strong(match.start(), match["marker"])
+            elif mark in "{[]}":
+                self._depth += 1 if mark in "{[" else -1
+            if self._depth == 0:
+                self._is_quoted = False
+                self._let_go(place)
+                return True
+        if self._text[end - 1] == "\\" and place < end and not self._is_all:
+            end -= 1
+        self._let_go(end)
+        return False
 
     def _anywhere(self) -> bool:
         match = self._patterns.anywhere.search(self._text, self._at)
@@ -324,9 +360,14 @@ def _patterns_of(formats: Registry, after_prose: bool) -> _Patterns:
         rf"|(?P<thought></think(?:ing)?>\s*){untagged}"
     )
     in_code = rf"(?P<marker>{formats.marker})|(?P<ticks>`+)|(?P<blank>\n[ \t]*\n)"
+    in_json = rf"(?P<marker>{formats.marker})|\\.|[\"\n{{}}\[\]]"
     beginnings = formats.beginnings | _BEGINNINGS
     return _Patterns(
-        re.compile(anywhere, re.MULTILINE), re.compile(in_code), beginnings, max(map(len, beginnings))
+        re.compile(anywhere, re.MULTILINE),
+        re.compile(in_code),
+        re.compile(in_json),
+        beginnings,
+        max(map(len, beginnings)),
     )
 
 
