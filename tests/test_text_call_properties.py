@@ -497,10 +497,11 @@ PATTERNS["closed-lists-in-a-call"] = lambda size: (
 
 UP_TO_A_MEGABYTE = frozenset(
     """
-    prose one-word blanks quotes braces brackets nested-objects backticks backticks-ever-longer fences thoughts
-    angles end-tokens python-tags function-tags-opened tool-calls tool-calls-opened tool-calls-unknown xml
-    xml-long-value mistral-names functools functionary-names deepseek-names json-open-string json-nested-calls
-    json-calls closed-lists-in-a-call pythonic-nested pythonic-list pythonic-open-string links
+    prose one-word blanks quotes braces brackets nested-objects backticks backticks-ever-longer fences
+    thoughts angles end-tokens python-tags function-tags-opened tool-calls tool-calls-opened
+    tool-calls-unknown xml xml-long-value mistral-names functools functionary-names deepseek-names
+    json-open-string json-nested-calls json-calls closed-lists-in-a-call pythonic-nested pythonic-list
+    pythonic-open-string links
     """.split()
 )
 """These are measured up to 1 MB, the others up to 100 kB."""
