@@ -76,6 +76,22 @@ def is_finite(value: object) -> bool:
     return not isinstance(value, list) or all(is_finite(item) for item in cast("list[object]", value))
 
 
+def object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """
+    An object of its keys and values: for parsers of JSON.
+
+    :param pairs: As they stand there.
+    :returns: The object.
+    :raises NotJson: One key has two values: either could be meant.
+    """
+    made: dict[str, object] = {}
+    for key, value in pairs:
+        if key in made and made[key] != value:
+            raise NotJson(f"the key {key[:60]!r} is there twice, with different values")
+        made[key] = value
+    return made
+
+
 def _value_of(text: str) -> object:
     try:
         return cast("object", jiter.from_json(text.encode(), allow_inf_nan=False, catch_duplicate_keys=True))
@@ -102,7 +118,7 @@ def _mended(text: str) -> object:
             "".join(_as_json(tokens)),
             strict=False,
             parse_constant=_refuse_constant,
-            object_pairs_hook=_object_of,
+            object_pairs_hook=object_of,
         )
     except json.JSONDecodeError as error:
         raise NotJson(_what_is_wrong(tokens, error)) from None
@@ -177,16 +193,6 @@ def _python_escape(match: re.Match[str]) -> str:
     """An escape in Python's single quotes."""
     what = match[1]
     return f"\\u00{what[1:]}" if what and what[0] == "x" and len(what) == 3 else _escape(match)
-
-
-def _object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object; one key with two values could mean either."""
-    made: dict[str, object] = {}
-    for key, value in pairs:
-        if key in made and made[key] != value:
-            raise NotJson(f"the key {key[:60]!r} is there twice, with different values")
-        made[key] = value
-    return made
 
 
 def _what_is_wrong(tokens: list[str], error: json.JSONDecodeError) -> str:

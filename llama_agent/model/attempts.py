@@ -126,7 +126,10 @@ class Attempts:
                 self._show(maker, maker.chunks(shown, assembler.reply))
         reply = assembler.finish()
         if reading:
-            self._show(maker, maker.told(reading.end(reply), reply))
+            rest = reading.end(reply)
+            if reading.starts_over:
+                self._show(maker, maker.restart())
+            self._show(maker, maker.told(rest, reply))
         return [reply]
 
     def tell(self, reply: Reply) -> None:
@@ -157,7 +160,10 @@ class Attempts:
                 await self._show_async(maker, maker.chunks(shown, assembler.reply))
         reply = assembler.finish()
         if reading:
-            await self._show_async(maker, maker.told(reading.end(reply), reply))
+            rest = reading.end(reply)
+            if reading.starts_over:
+                await self._show_async(maker, maker.restart())
+            await self._show_async(maker, maker.told(rest, reply))
         return [reply]
 
     def _show(self, maker: ChunkMaker, chunks: Iterable[StreamingChunk]) -> None:

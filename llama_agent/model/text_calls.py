@@ -117,7 +117,10 @@ class ReplyReading:
     """
 
     def __init__(self, reader: TextReader) -> None:
+        self.starts_over = False
+        """Whether what was shown isn't the beginning of the reply's text, which `end` gives anew."""
         self._reader = reader
+        self._shown: list[str] = []
         self._finish_reason: str | None = None
         self._usage: Json | None = None
 
@@ -131,6 +134,7 @@ class ReplyReading:
         self._finish_reason = delta.finish_reason or self._finish_reason
         self._usage = delta.usage or self._usage
         text = self._reader.feed(delta.text) if delta.text else ""
+        self._shown.append(text)
         return replace(delta, text=text, finish_reason=None, usage=None)
 
     def end(self, reply: Reply) -> Delta:
@@ -140,9 +144,11 @@ class ReplyReading:
         :param reply: It is changed.
         :returns: What is still to be shown.
         """
-        reader, rest = self._reader, self._reader.end()
+        reader = self._reader
+        reader.end()
+        rest = self._rest_of((reply.text or "") if reply.calls else reader.outside)
         if reply.calls:
-            return Delta(rest + "".join(reader.block_texts), "", (), self._finish_reason, self._usage)
+            return Delta(rest, "", (), self._finish_reason, self._usage)
         reply.echoes = tuple(call.name for found in reader.echoes for call in found.calls)
         if not reader.found:
             reply.text = reader.outside or None
@@ -161,6 +167,12 @@ class ReplyReading:
             for place, call in enumerate(reply.calls)
         )
         return Delta(rest, "", pieces, self._finish_reason and reply.finish_reason, self._usage)
+
+    def _rest_of(self, text: str) -> str:
+        """What of a text is still to be shown; all of it where something else was shown."""
+        shown = "".join(self._shown)
+        self.starts_over = not text.startswith(shown)
+        return text if self.starts_over else text[len(shown) :]
 
 
 def _bare(text: str, *, keeps_tags: bool = False) -> str:

@@ -34,7 +34,12 @@ from llama_agent.model.formats.python_start import MARKER as PYTHON_START
 from llama_agent.model.formats.python_start import read_python_start
 from llama_agent.model.formats.python_tag import MARKER as PYTHON_TAG
 from llama_agent.model.formats.python_tag import read_python_tag
-from llama_agent.model.formats.pythonic import may_be_python_calls, read_python_calls
+from llama_agent.model.formats.pythonic import (
+    may_be_bare_call,
+    may_be_python_calls,
+    read_bare_call,
+    read_python_calls,
+)
 from llama_agent.model.formats.tool_call import MARKER as TOOL_CALL
 from llama_agent.model.formats.tool_call import read_tool_call
 
@@ -92,6 +97,7 @@ _STRONG = (
 _JSON = TextFormat("json", (), read_json_calls)
 _FENCE = TextFormat("fence", (), read_fenced_calls)
 _PYTHONIC = TextFormat("pythonic", (), read_python_calls)
+_BARE = TextFormat("python_tag", (), read_bare_call)
 
 
 def _registry_of(formats: Sequence[TextFormat]) -> Registry:
@@ -195,8 +201,10 @@ def _weak_at(text: str, at: int) -> Sequence[tuple[TextFormat, Callable[[str, in
             return ((_JSON, _may_be_list), (_PYTHONIC, may_be_python_calls))
         case "`":
             return ((_FENCE, may_be_fenced_calls),)
-        case _:
+        case "":
             return ()
+        case _:
+            return ((_BARE, may_be_bare_call),)
 
 
 def _may_be_list(text: str, at: int, offered: Offered) -> bool:

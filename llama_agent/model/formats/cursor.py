@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast
 
 from haystack.tools.tool import Tool
 
-from llama_agent.lenient_json import NotJson, read_json
+from llama_agent.lenient_json import NotJson, object_of, read_json
 from llama_agent.tool_names import offered_name
 
 Json: TypeAlias = dict[str, Any]
 
 CUT = "The call was cut off before its end. Send it again, in smaller parts if its arguments are long."
 _BROKEN = "The call could not be read: its JSON is broken. Send it again, with one complete JSON object."
-CONTROL_TOKENS = re.compile(r"<\|(?:eom_id|eot_id|eot|eom|python_start|python_end|end_of_text|im_end)\|>")
+CONTROL_TOKENS = re.compile(r"<\|(?:eom_id|eot_id|eot|eom|python_end|end_of_text|im_end)\|>")
 """Tokens that end a turn; some servers leave them in the text."""
 _BLANKS = re.compile(rf"(?:\s|{CONTROL_TOKENS.pattern})*+")
 _LONGEST_TOKEN = 16
+MOST_CALLS = 128
+"""In one reply; a model that writes more has lost its way."""
 _TWO_OBJECTS = "There is a second object behind the arguments. Send the call again, with one JSON object."
 _GLUE = re.compile(r"[\s,;]*")
-_DECODER = json.JSONDecoder(strict=False)
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=object_of)
 _HEAD_CHARACTERS = 256
 """A format's head, names included, is shorter than this."""
 _DEEPEST = 60
@@ -116,6 +118,11 @@ class Offered:
 
     def __init__(self, tools: Sequence[Tool]) -> None:
         self._schemas: dict[str, Json] = {tool.name: tool.parameters for tool in tools}
+
+    @property
+    def names(self) -> Iterable[str]:
+        """Their names."""
+        return self._schemas
 
     def name(self, written: str) -> str | None:
         """
@@ -270,6 +277,8 @@ class Cursor:
         :param arguments: As in `TextCall`.
         :param error: As in `TextCall`.
         """
+        if len(self.calls) >= MOST_CALLS:
+            raise NoCall
         self.calls.append(TextCall(name, arguments, source, error))
         self._open, self.end = None, self.at
 

@@ -8,6 +8,7 @@ from llama_agent.model.formats.cursor import Cursor
 
 MARKERS = ("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>")  # noqa: RUF001 - the tokens' own letters
 _CALL_END, _CALLS_END = "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"  # noqa: RUF001
+_END = "<｜end▁of▁sentence｜>"  # noqa: RUF001
 _HEAD = re.compile(
     r"\s*<｜tool▁call▁begin｜>\s*(?:function\s*<｜tool▁sep｜>)?\s*"  # noqa: RUF001
     r"([A-Za-z_][\w.\-/]{0,127})\s*(?:<｜tool▁sep｜>)?\s*(?:```(?:json)?\s*)?(?=\{)"  # noqa: RUF001
@@ -35,4 +36,5 @@ def read_deepseek(cursor: Cursor) -> None:
             cursor.at = place
             break
     cursor.close(_CALLS_END)
+    cursor.close(_END)
     cursor.end = cursor.at

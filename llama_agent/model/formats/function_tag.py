@@ -67,6 +67,7 @@ def _read_parameters(cursor: Cursor, name: str, begin: int) -> None:
         if values and cursor.take("</tool_call>"):
             cursor.at -= len("</tool_call>")
             break
+        cursor.peek()
         key = cursor.match(_PARAMETER)[1]
         end = _PARAMETER_END.search(cursor.text, cursor.at)
         if end is None or (end.end() == len(cursor.text) and not cursor.is_all):

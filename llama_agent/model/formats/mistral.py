@@ -25,6 +25,7 @@ def read_mistral(cursor: Cursor) -> None:
             read_json_calls(cursor)
         else:
             _read_named(cursor)
+        cursor.close("</s>")
         cursor.end = place = cursor.at
         cursor.skip_blanks()
         if not cursor.begins(MARKER):

@@ -24,6 +24,8 @@ _STRING = re.compile(
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _KNOWN_ESCAPES = frozenset("\n\\'\"abfnrtv01234567xuU")
 _PLAIN = re.compile(r"(?:[\w\s.,:=()\[\]{}]|[-+](?=[\d.]))*")
+_GLUED = re.compile(r"\b\d[\d_.]*+(?:[eE][-+]?\d+)?+[A-Za-z_]")
+"""A number with a word stuck to it, of which Python warns."""
 _CONSTANTS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 _LONGEST = 200_000
 
@@ -88,6 +90,36 @@ def read_python_call(cursor: Cursor, bare_name: Callable[[str], str] = str) -> N
     cursor.add(name, arguments, begin)
 
 
+def read_bare_call(cursor: Cursor) -> None:
+    """
+    A call of a built-in tool that is the whole message: `brave_search.call(query="…")`.
+
+    :param cursor: Stands before its name.
+    :raises NoCall: There is something else, or more.
+    :raises Cut: The text ends before the call does.
+    """
+    if not may_be_bare_call(cursor.text, cursor.at, cursor.offered):
+        raise NoCall
+    read_python_call(cursor, lambda name: name.removesuffix(".call"))
+    if not cursor.is_at_end():
+        raise NoCall
+
+
+def may_be_bare_call(text: str, at: int, offered: Offered) -> bool:
+    """
+    Whether a text can be a call of a built-in tool.
+
+    :param text: As far as it has come.
+    :param at: Where it begins.
+    :param offered: Tools on offer.
+    :returns: False once it says something else.
+    """
+    beginnings = [f"{name}.call(" for name in offered.names]
+    longest = max(map(len, beginnings), default=0)
+    begun = text[at : at + longest]
+    return any(begun.startswith(beginning) or beginning.startswith(begun) for beginning in beginnings)
+
+
 def may_be_python_calls(text: str, at: int, offered: Offered) -> bool:
     """
     Whether a list that isn't complete yet can still turn out to be one of calls.
@@ -118,7 +150,8 @@ def keywords_in(text: str) -> Json | None:
         call = ast.parse(f"f{source}", mode="eval").body
         if not isinstance(call, ast.Call) or call.args:
             return None
-        return {_keyword(item.arg): _literal(item.value) for item in call.keywords}
+        arguments = {_keyword(item.arg): _literal(item.value) for item in call.keywords}
+        return arguments if len(arguments) == len(call.keywords) else None
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
@@ -133,7 +166,7 @@ def _clean(text: str) -> str | None:
         elif plain is not None:
             inside = _ESCAPE.sub(_known, plain).replace("\n", "\\n").replace("\r", "\\r")
             pieces.append(piece[3] + inside + piece[3])
-        elif other is not None and _PLAIN.fullmatch(other):
+        elif other is not None and _PLAIN.fullmatch(other) and not _GLUED.search(other):
             pieces.append(other)
         else:
             return None

@@ -14,7 +14,7 @@ from functools import cache
 
 from llama_agent.coercion import coerce, fits
 from llama_agent.model.formats import Registry, read_strong, read_weak, registry, renamed
-from llama_agent.model.formats.cursor import CONTROL_TOKENS, Found, Offered, Unread, end_of_blanks
+from llama_agent.model.formats.cursor import CONTROL_TOKENS, MOST_CALLS, Found, Offered, Unread, end_of_blanks
 
 AFTER_PROSE = "after_prose"
 _CONTROL = re.compile(rf"(?:\s*{CONTROL_TOKENS.pattern})+")
@@ -28,10 +28,11 @@ _BEGINNINGS = frozenset(
     for length in range(1, len(tag))
 )
 _FENCE = r"^[ \t>]*(?:[-*+] +|\d{1,3}[.)] +)?(?P<fence>`{3,}(?=[^`\n]*(?:\n|\Z))|~{3,})"
-_LINE_BEGUN = re.compile(r"\n[ \t>]*(?:[-*+] *|\d{1,3}[.)]? *)?[`~]*\Z|`+\Z")
+_LINE_BEGUN = re.compile(r"(?:\n[ \t]*)?\n[ \t>]*(?:[-*+] *|\d{1,3}[.)]? *)?[`~]*\Z|`+\Z")
 _CONTROL_BEGUN = re.compile(rf"(?:\s|{CONTROL_TOKENS.pattern})*(?:<(?:\|[a-z_]{{0,12}}\|?)?)?\Z")
 _TAIL = 200
 """Characters at the end of the text in which a line's beginning is looked for."""
+_NOTHING = re.compile(r"(?!)")
 _LONGEST_TICKS = 20
 _MOST_CUTS = 8
 """Markers behind which nothing is whole, after which no further one is looked at."""
@@ -80,7 +81,7 @@ class TextReader:
         self._offered = offered
         self._patterns = _patterns_of(registry(), after_prose)
         self._text = "\n"  # so that the first line begins behind a line end, as the others do
-        self._at = 1
+        self._at: int = 1
         self._joining: list[str] = []
         self._held = 0
         self._look_again = 0
@@ -91,7 +92,7 @@ class TextReader:
         self._depth = 0
         """Brackets that are open in JSON that is no call."""
         self._is_quoted = False
-        self._cuts = 0
+        self._cuts = self._calls = 0
         self._ticks = 0
         """Length of the run of backticks that opened inline code."""
         self._kept: list[str | _Block] = []
@@ -162,7 +163,7 @@ class TextReader:
         begin = self._at
         first = end_of_blanks(self._text, begin)
         rest = self._text[first : first + _LONGEST_CONTROL]
-        if not self._is_all and (not rest or rest in _BEGINNINGS or _CONTROL_BEGUN.fullmatch(rest)):
+        if not self._is_all and (rest in _BEGINNINGS or _CONTROL_BEGUN.fullmatch(rest)):
             return False
         if thinking := _THINK.match(self._text, first):
             return self._enter(re.compile(rf"</{thinking[1]}>\s*"), thinking.end())
@@ -207,17 +208,25 @@ class TextReader:
         return False
 
     def _between_blocks(self) -> bool:
-        """White space between two blocks of calls, or behind the last, is no text."""
+        """What stands behind a block: control tokens, and white space before the next one, are no text."""
+        if control := _CONTROL.match(self._text, self._at):
+            self._at = control.end()
         first = end_of_blanks(self._text, self._at)
-        rest = self._text[first : first + self._patterns.longest]
-        if not rest or (rest in self._patterns.beginnings and not self._is_all):
-            self._at = first if self._is_all else self._at
-            return self._is_all
+        if first == len(self._text) and self._is_all:
+            self._at = first
+        elif self._may_begin(first):
+            return False
         self._is_behind_block = False
         marker = self._patterns.anywhere.match(self._text, first)
         if marker and marker["marker"]:
             self._at = first
         return True
+
+    def _may_begin(self, place: int) -> bool:
+        """Whether what comes at a place, the end of the text, may be a marker or a control token."""
+        rest = self._text[place : place + max(_LONGEST_CONTROL, self._patterns.longest)]
+        may_grow = not self._is_all and place + len(rest) == len(self._text)
+        return may_grow and (rest in self._patterns.beginnings or bool(_CONTROL_BEGUN.fullmatch(rest)))
 
     def _anywhere(self) -> bool:
         if self._is_behind_block:
@@ -255,8 +264,9 @@ class TextReader:
         found = read_weak(self._text, begin, self._offered, is_all=self._is_all)
         self._let_go(match.start())
         if isinstance(found, Found):
-            is_last = end_of_blanks(self._text, found.end) == len(self._text)
-            if is_last and not self._is_all:
+            behind = end_of_blanks(self._text, found.end)
+            is_last = behind == len(self._text)
+            if self._may_begin(behind):
                 return False
             if is_last and all(self._fits(call.name, call.arguments) for call in found.calls):
                 self._take(begin, renamed(found, AFTER_PROSE))
@@ -310,7 +320,7 @@ class TextReader:
 
     def _open_code(self, match: re.Match[str]) -> bool:
         if match.end() == len(self._text) and not self._is_all:
-            self._let_go(match.start())
+            self._let_go(len(self._text) - self._held_at_end())  # maybe a fence, from its line's beginning on
             return False
         self._let_go(match.end())
         self._ticks = len(match["ticks"]) if len(match["ticks"]) <= _LONGEST_TICKS else 0
@@ -341,8 +351,8 @@ class TextReader:
         if self._is_all:
             return 0
         text = self._text
-        begun = _LINE_BEGUN.search(text, max(self._at, len(text) - _TAIL))
-        held = len(text) - begun.start() if begun else 0
+        begun = _LINE_BEGUN.search(text, max(self._at - 1, len(text) - _TAIL))
+        held = len(text) - max(begun.start(), self._at) if begun else 0
         if "<" in text[-_TAIL:] and (token := _CONTROL_BEGUN.search(text, max(self._at, len(text) - _TAIL))):
             held = max(held, len(text) - token.start())
         for length in range(min(self._patterns.longest, len(text) - self._at), held, -1):
@@ -351,16 +361,17 @@ class TextReader:
         return held
 
     def _take(self, begin: int, found: Found) -> None:
-        trailing = _CONTROL.match(self._text, found.end)
-        end = trailing.end() if trailing else found.end
-        block = self._text[begin:end]
+        self._at = found.end
+        block = self._text[begin : found.end]
+        self._calls += len(found.calls)
         if self._is_echo(found, block):
             self.echoes.append(found)
             self._kept.append(block)
         else:
             self._kept.append(_Block(found, block))
             self._has_blocks = self._is_behind_block = True
-        self._at = end
+        if self._calls >= MOST_CALLS:
+            self._ending = _NOTHING
 
     def _let_go(self, end: int) -> None:
         if end > self._at:
