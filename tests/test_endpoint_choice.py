@@ -543,5 +543,5 @@ def test_a_slip_in_an_endpoints_name_is_answered_with_what_was_meant(name: str, 
 
 
 def test_an_unknown_tool_mode_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="tool_mode must be 'native' or 'constrained'"):
+    with pytest.raises(ConfigurationError, match="tool_mode must be one of 'auto', 'native'"):
         MetaLlamaChatGenerator(tool_mode="constrainted")  # type: ignore[arg-type]
