@@ -76,6 +76,31 @@ def is_finite(value: object) -> bool:
     return not isinstance(value, list) or all(is_finite(item) for item in cast("list[object]", value))
 
 
+def is_same(one: object, other: object) -> bool:
+    """
+    Whether two values are the same JSON: `true` isn't 1, and 1 isn't 1.0.
+
+    :param one: JSON.
+    :param other: JSON.
+    :returns: True then; the order of keys doesn't matter.
+    """
+    return json.dumps(one, sort_keys=True, default=repr) == json.dumps(other, sort_keys=True, default=repr)
+
+
+def is_text(value: object) -> bool:
+    """
+    Whether all texts of a value can be written: half of a surrogate pair alone can't.
+
+    :param value: Parsed JSON.
+    :returns: True when they can.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """
     An object of its keys and values: for parsers of JSON.
@@ -86,7 +111,7 @@ def object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """
     made: dict[str, object] = {}
     for key, value in pairs:
-        if key in made and made[key] != value:
+        if key in made and not is_same(made[key], value):
             raise NotJson(f"the key {key[:60]!r} is there twice, with different values")
         made[key] = value
     return made
@@ -126,26 +151,25 @@ def _mended(text: str) -> object:
         raise
     except ValueError as error:  # a number of thousands of digits
         raise NotJson(str(error)) from None
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise NotJson("a text in it holds half of a surrogate pair") from None
+    if not is_text(value):
+        raise NotJson("a text in it holds half of a surrogate pair")
     return value
 
 
 def _as_json(tokens: list[str]) -> Iterator[str]:
-    comma = ""
+    comma = before = ""
     for token in _single_braces([token for token in tokens if not _is_blank(token)]):
         if comma and token not in ("}", "]"):
             yield comma
         comma = ""
-        if token == ",":
+        if token == "," and before not in ("{", "["):
             comma = token
         elif token[0] in "\"'" and not _is_cut(token):
             escape = _escape if token[0] == '"' else _python_escape
             yield f'"{_IN_STRING.sub(escape, token[1:-1])}"'
         else:
             yield _CONSTANTS.get(token, token) + " "
+        before = token
     yield comma
 
 
@@ -159,7 +183,9 @@ def _single_braces(tokens: list[str]) -> Iterator[str]:
         if token == "{":
             doubled.append(following == "{")
             place += doubled[-1]
-        elif token == "}" and doubled and doubled.pop() and following == "}":
+        elif token == "}" and doubled and doubled.pop():
+            if following != "}":
+                raise NotJson("it begins with two braces and ends with one")
             place += 1
         yield token
         place += 1

@@ -286,10 +286,16 @@ def test_each_mistake_of_a_reply_counts(make: Maker, endpoint: Endpoint) -> None
 
 
 def test_each_call_is_answered_before_the_model_is_asked_to_answer(make: Maker, endpoint: Endpoint) -> None:
-    run(make, endpoint, made(*[WRONG] * (BUDGET + 2)), Reply("I can't."))
+    run(make, endpoint, made(WRONG), made(*[WRONG] * (BUDGET + 1)), Reply("I can't."))
     sent = endpoint.requests[-1].messages
     assert list(faults(sent)) == []
-    assert [message["role"] for message in sent] == ["user", "assistant", *["tool"] * (BUDGET + 2), "user"]
+    turns = ["assistant", "tool", "assistant", *["tool"] * (BUDGET + 1)]
+    assert [message["role"] for message in sent] == ["user", *turns, "user"]
+
+
+def test_one_reply_of_wrong_calls_is_no_reason_to_give_up(make: Maker, endpoint: Endpoint) -> None:
+    result = run(make, endpoint, made(*[WRONG] * (BUDGET + 2)), made(GOOD), Reply("Done."))
+    assert result.stop_reason == "answered"
 
 
 LAST_WORDS: dict[str, Reply] = {

@@ -30,16 +30,18 @@ class Mistakes:
     The model's mistakes since its last good call.
 
     :param count: How many.
+    :param steps: In how many steps; one is no reason to give up, however many calls it had.
     :param last: The calls of the last step that were mistakes: name, and arguments as JSON.
     """
 
     count: int = 0
+    steps: int = 0
     last: frozenset[Key] = frozenset()
 
     @property
     def is_enough(self) -> bool:
         """Whether the model won't get it right."""
-        return self.count >= ALLOWED
+        return self.count >= ALLOWED and self.steps > 1
 
     def after(self, calls: Sequence[ToolCall], results: Sequence[ChatMessage]) -> Mistakes:
         """
@@ -51,8 +53,8 @@ class Mistakes:
         """
         wrong = [call for call, result in zip(calls, results, strict=False) if _is_mistake(result)]
         if len(wrong) < len(results):
-            return Mistakes(0, frozenset(map(_key, wrong)))
-        return Mistakes(self.count + len(wrong), frozenset(map(_key, wrong)))
+            return Mistakes(last=frozenset(map(_key, wrong)))
+        return Mistakes(self.count + len(wrong), self.steps + 1, frozenset(map(_key, wrong)))
 
     def hinted(
         self, calls: Sequence[ToolCall], results: Sequence[ChatMessage], tools: Sequence[Tool]

@@ -13,7 +13,7 @@ from llama_agent import json_schema
 from llama_agent.errors import ConfigurationError
 from llama_agent.model.formats.cursor import Offered
 from llama_agent.model.streams import Json, Reply
-from llama_agent.model.text_calls import TextCalls
+from llama_agent.model.text_calls import Shown, TextCalls
 from llama_agent.model.wire import WireRequest
 
 ANSWER = "answer"
@@ -33,6 +33,8 @@ class ModelCall:
     :param stream: Whether the answer's text is streamed.
     :param strict: Whether tool schemas are sent as strict.
     :param after_prose: Whether an untagged call behind prose counts as one.
+    :param shown: What was made of conversations before, to know echoes by.
+    :param sends_choice: Whether the server is told of `tool_choice`. It holds in any case.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -41,6 +43,8 @@ class ModelCall:
     stream: bool = False
     strict: bool = False
     after_prose: bool = False
+    shown: Shown = field(default_factory=Shown)
+    sends_choice: bool = True
 
     @property
     def tool_choice(self) -> object:
@@ -55,7 +59,7 @@ class ModelCall:
         """
         if not self.tools or self.tool_choice == "none":
             return None
-        return TextCalls(Offered(self.tools), self.messages, self.after_prose)
+        return TextCalls(Offered(self.tools), self.messages, self.after_prose, self.shown)
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,12 @@ class Ask:
 
     :param request: What is sent.
     :param text_calls: Reads calls in the replies' texts; None where they have none.
+    :param drops_calls: Whether calls are passed over that nobody asked for.
     """
 
     request: WireRequest
     text_calls: TextCalls | None = None
+    drops_calls: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,9 +93,14 @@ class Tell:
 
 @dataclass(frozen=True)
 class Switch:
-    """Effect: ask this model in another mode from now on. Outcome: none."""
+    """
+    Effect: ask this model in another way from now on. Outcome: none.
 
-    mode: str
+    :param mode: The mode; None for the same, but without telling the server of `tool_choice`.
+    :param reason: What the server said.
+    """
+
+    mode: str | None
     reason: str
 
 
@@ -129,26 +140,38 @@ def definition_of(tool: Tool, *, strict: bool = False) -> Json:
     return {"type": "function", "function": function}
 
 
+def wanted_tools(tools: Sequence[Tool], choice: object) -> list[str] | None:
+    """
+    Tools of which one has to be called.
+
+    :param tools: Tools on offer.
+    :param choice: `tool_choice` in OpenAI's form: `auto`, `none`, `required` (or `any`), a function by name.
+    :returns: Their names; None when the model is free to answer.
+    :raises ConfigurationError: It names a tool that isn't on offer.
+    """
+    names = [tool.name for tool in tools]
+    if choice in ("required", "any"):
+        return names or None
+    if not isinstance(choice, dict) or not names:
+        return None
+    function = cast("Json", choice).get("function")
+    name = cast("Json", function).get("name") if isinstance(function, dict) else None
+    if name not in names:
+        raise ConfigurationError(
+            f"tool_choice names '{name}', which is not among the tools: {', '.join(names)}"
+        )
+    return [str(name)]
+
+
 def options_of(tools: Sequence[Tool], choice: object) -> list[str]:
     """
     What a model may do next.
 
     :param tools: Tools on offer.
-    :param choice: `tool_choice` in OpenAI's form: `auto`, `none`, `required`, or a function by name.
+    :param choice: As in `wanted_tools`.
     :returns: Tool names, and `ANSWER` where it may answer.
-    :raises ConfigurationError: It names a tool that isn't on offer.
+    :raises ConfigurationError: As `wanted_tools`.
     """
-    names = [tool.name for tool in tools]
     if choice == "none":
         return [ANSWER]
-    if choice == "required":
-        return names
-    if isinstance(choice, dict):
-        function = cast("Json", choice).get("function")
-        name = cast("Json", function).get("name") if isinstance(function, dict) else None
-        if name not in names:
-            raise ConfigurationError(
-                f"tool_choice names '{name}', which is not among the tools: {', '.join(names)}"
-            )
-        return [str(name)]
-    return [*names, ANSWER]
+    return wanted_tools(tools, choice) or [*(tool.name for tool in tools), ANSWER]

@@ -22,7 +22,7 @@ from llama_agent.model.faults import too_slow
 from llama_agent.model.pacing import Pacer, Patience, RateLimit, Ticket
 from llama_agent.model.replies import ChunkMaker, whole
 from llama_agent.model.retry import RetryPolicy
-from llama_agent.model.streams import Json, Reply, ReplyAssembler
+from llama_agent.model.streams import Delta, Json, Reply, ReplyAssembler
 from llama_agent.model.wire import Transport, WireRequest
 
 Answer: TypeAlias = list[Reply] | Json
@@ -120,11 +120,11 @@ class Attempts:
         assembler = ReplyAssembler()
         reading = effect.text_calls.reading() if effect.text_calls else None
         for delta in self.transport.stream(client, request, assembler):
-            shown = reading.shown(delta) if reading else delta
+            shown = _wanted(effect, reading.shown(delta) if reading else delta)
             maker.note(shown)
             if self.callback is not None:
                 self._show(maker, maker.chunks(shown, assembler.reply))
-        reply = assembler.finish()
+        (reply,) = _without_unwanted(effect, [assembler.finish()])
         if reading:
             rest = reading.end(reply)
             if reading.starts_over:
@@ -154,11 +154,11 @@ class Attempts:
         assembler = ReplyAssembler()
         reading = effect.text_calls.reading() if effect.text_calls else None
         async for delta in self.transport.stream_async(client, request, assembler):
-            shown = reading.shown(delta) if reading else delta
+            shown = _wanted(effect, reading.shown(delta) if reading else delta)
             maker.note(shown)
             if self.callback is not None:
                 await self._show_async(maker, maker.chunks(shown, assembler.reply))
-        reply = assembler.finish()
+        (reply,) = _without_unwanted(effect, [assembler.finish()])
         if reading:
             rest = reading.end(reply)
             if reading.starts_over:
@@ -223,7 +223,23 @@ class Attempts:
         return math.inf if self.policy.deadline is None else time.monotonic() + self.policy.deadline
 
 
+def _wanted(effect: Ask, delta: Delta) -> Delta:
+    """A delta without calls, where there is nothing to call."""
+    if not effect.drops_calls:
+        return delta
+    reason = "stop" if delta.finish_reason == "tool_calls" else delta.finish_reason
+    return replace(delta, calls=(), finish_reason=reason)
+
+
+def _without_unwanted(effect: Ask, replies: list[Reply]) -> list[Reply]:
+    for reply in replies:
+        if effect.drops_calls and reply.calls:
+            reply.calls, reply.finish_reason = [], "stop"
+    return replies
+
+
 def _read(effect: Ask, replies: list[Reply]) -> list[Reply]:
+    replies = _without_unwanted(effect, replies)
     if effect.text_calls is not None:
         for reply in replies:
             effect.text_calls.read(reply)

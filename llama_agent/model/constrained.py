@@ -34,17 +34,17 @@ def constrained(call: ModelCall) -> ModeFlow:
     conversation = told(call.messages, call.tools, PLAIN)
     if not call.tools:
         return (yield Ask(WireRequest(call.fields, conversation, stream=call.stream)))
-    if any(tool.name == ANSWER for tool in call.tools):
-        raise ConfigurationError(
-            f"in constrained mode no tool may be named '{ANSWER}': rename it with @tool(name=...)"
-        )
     usage = UsageSum()
     writing = {key: value for key, value in call.fields.items() if key not in _ANSWER_FIELDS}
     if not writing.keys() & _LIMITS:
         writing["max_tokens"] = _DEFAULT_LIMIT
     # The caller's limit is for arguments and answers; a pick is as long as a name.
     picking = {**{k: v for k, v in writing.items() if k not in _LIMITS}, "max_tokens": _DEFAULT_LIMIT}
-    options = options_of(call.tools, call.fields.get("tool_choice"))
+    options = options_of(call.tools, call.tool_choice)
+    if options.count(ANSWER) > 1:
+        raise ConfigurationError(
+            f"in constrained mode no tool may be named '{ANSWER}': rename it with @tool(name=...)"
+        )
     if len(options) > 1:
         question = f"Next step? Reply with JSON: {json.dumps({'next': '|'.join(options)})}"
         schema = _object_schema({"next": {"enum": options}})
@@ -62,7 +62,9 @@ def constrained(call: ModelCall) -> ModeFlow:
         finish_reason = "tool_calls" if reply.finish_reason == "stop" else reply.finish_reason
         return [Reply(calls=[called], finish_reason=finish_reason, usage=usage.total, model=reply.model)]
     fields = {key: value for key, value in call.fields.items() if key != "tool_choice"}
-    replies = yield Ask(WireRequest(fields, conversation, stream=call.stream), call.text_calls())
+    replies = yield Ask(
+        WireRequest(fields, conversation, stream=call.stream), call.text_calls(), call.tool_choice == "none"
+    )
     usage.add(replies[0].usage)
     replies[0].usage = usage.total
     return replies

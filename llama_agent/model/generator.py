@@ -53,6 +53,7 @@ from llama_agent.model.replies import ChunkMaker, message_of
 from llama_agent.model.retry import RetryPolicy, check_policy
 from llama_agent.model.small_model import small_model
 from llama_agent.model.streams import Json, Reply
+from llama_agent.model.text_calls import Shown
 from llama_agent.model.wire import LIST_MODELS, Transport
 from llama_agent.redaction import redact
 from llama_agent.tool_names import check_tool_names
@@ -164,6 +165,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         self.tool_mode: ToolModeSetting = tool_mode
         self.calls_after_prose = calls_after_prose
         self._learned: dict[str, str] = {}
+        self._without_choice: set[str] = set()
+        self._shown = Shown()
         self.retry = retry
         self.rate_limit = rate_limit
         self._clients = Clients(api_base_url, model, api_key, timeout, http_client_kwargs)
@@ -379,14 +382,16 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
                 return constrained(call)
 
     def _switch(self, call: ModelCall, to: Switch) -> None:
-        self._learned[str(call.fields["model"])] = to.mode
-        emit(ToolModeChanged, mode=to.mode, reason=to.reason)
+        model = str(call.fields["model"])
+        if to.mode is None:
+            self._without_choice.add(model)
+        else:
+            self._learned[model] = to.mode
+            emit(ToolModeChanged, mode=to.mode, reason=to.reason)
 
     def _output(self, replies: list[Reply], call: ModelCall) -> dict[str, list[ChatMessage]]:
         names = [tool.name for tool in call.tools]
         for reply in replies:
-            if call.tool_choice == "none" and reply.calls:
-                reply.calls, reply.finish_reason = [], "stop"  # whatever the server makes of it
             if reply.recovered:
                 called = tuple(text_call.name for text_call in reply.calls)
                 emit(ToolCallsRecovered, format=reply.recovered, tool_names=called)
@@ -427,6 +432,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             stream=stream,
             strict=self.tools_strict if tools_strict is None else tools_strict,
             after_prose=self.calls_after_prose,
+            shown=self._shown,
+            sends_choice=model not in self._without_choice,
         )
 
     def _with_options(self, effect: Ask | Fetch, generation_kwargs: dict[str, Any] | None) -> Ask | Fetch:

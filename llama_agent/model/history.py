@@ -8,6 +8,7 @@ whole only where something before it was replaced or edited.
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,8 @@ class _Settled:
     The beginning of a conversation, up to its last turn: no message that joins changes it.
 
     `serials`: of the messages; `pieces`: what is sent of them; `ids`: of their calls; `numbers`: the last
-    number that was added to an id; `late`: ids of calls that had no result.
+    number that was added to an id; `late`: ids of calls that had no result; `first`: the first message, with
+    which the conversation is forgotten.
     """
 
     serials: list[int] = field(default_factory=list[int])
@@ -37,6 +39,7 @@ class _Settled:
     ids: set[str] = field(default_factory=set[str])
     numbers: dict[str, int] = field(default_factory=dict[str, int])
     late: set[str] = field(default_factory=set[str])
+    first: weakref.ref[ChatMessage] | None = None
 
 
 class History:
@@ -69,9 +72,22 @@ class History:
         :param messages: The conversation.
         :returns: Those of its calls.
         """
-        settled, rest = self._settled(messages)
+        settled = self._known_of(messages) or self._settled(messages)[0]
+        rest = messages[len(settled.serials) :]
         calls = (call for m in rest if isinstance(m, ChatMessage) for call in m.tool_calls)
         return settled.ids | {call.id for call in calls if call.id}
+
+    def _known_of(self, messages: Sequence[ChatMessage | Json]) -> _Settled | None:
+        """What was found when a conversation was sent just now."""
+        if not messages or not isinstance(first := messages[0], ChatMessage):
+            return None
+        settled = self._known.get((self._encoder.serial(first), self.single_calls))
+        count = len(settled.serials) if settled else 0
+        if settled is None or not 0 < count <= len(messages):
+            return None
+        last = messages[count - 1]
+        is_it = isinstance(last, ChatMessage) and self._encoder.serial(last) == settled.serials[-1]
+        return settled if is_it else None
 
     def _settled(
         self, messages: Sequence[ChatMessage | Json]
@@ -100,6 +116,8 @@ class History:
                 turns.numbers,
                 settled.late | turns.unanswered,
             )
+        forget = self._known.pop
+        settled.first = weakref.ref(cast("ChatMessage", messages[0]), lambda _: forget(key, None))
         self._known[key] = settled
         self._known.move_to_end(key)
         while len(self._known) > _CONVERSATIONS:
@@ -145,18 +163,12 @@ class _Turns:
         results = [m for m in behind if isinstance(m, ChatMessage) and m.tool_call_results]
         ids = [call.id for call in calls]
         answered = [result.tool_call_results[0].origin.id for result in results]
-        in_order = list(behind[: len(results)]) == results if len(behind) > len(results) else True
         is_sound = all(id_ and id_.strip() for id_ in ids) and len(set(ids)) == len(ids)
-        if (
-            is_sound
-            and in_order
-            and self.ids.isdisjoint(cast("list[str]", ids))
-            and (
-                sorted(cast("list[str]", ids)) == sorted(str(id_) for id_ in answered)
-                and not (self._single_calls and len(calls) > 1)
-            )
-        ):
-            self.ids.update(cast("list[str]", ids))
+        are_first = list(behind[: len(results)]) == results if len(behind) > len(results) else True
+        is_answered = sorted(map(str, ids)) == sorted(map(str, answered)) and are_first
+        fits = not (self._single_calls and len(calls) > 1)
+        if is_sound and is_answered and fits and self.ids.isdisjoint(map(str, ids)):
+            self.ids.update(map(str, ids))
             return [self._encoder.encode(message), *self._others(behind)]
         return self._mended(message, calls, results, behind)
 

@@ -14,7 +14,16 @@ from typing import cast
 
 from llama_agent.errors import EndpointError, ParameterRefused
 from llama_agent.events import NoteAdded, emit
-from llama_agent.model.asking import Ask, ModeFlow, ModelCall, Switch, Tell, UsageSum, definition_of
+from llama_agent.model.asking import (
+    Ask,
+    ModeFlow,
+    ModelCall,
+    Switch,
+    Tell,
+    UsageSum,
+    definition_of,
+    wanted_tools,
+)
 from llama_agent.model.constrained import constrained
 from llama_agent.model.prompt_forms import PLAIN, form_for, told
 from llama_agent.model.streams import Json, Reply
@@ -23,18 +32,17 @@ from llama_agent.model.wire import WireRequest
 _TOOL_FIELDS = frozenset({"tool_choice", "parallel_tool_calls"})
 
 
-def native(call: ModelCall, *, sends_choice: bool = True) -> ModeFlow:
+def native(call: ModelCall) -> ModeFlow:
     """
     The server's own tool calling; calls that it leaves in the text are read there.
 
     :param call: What is asked.
-    :param sends_choice: Whether the server is told of `tool_choice`. It holds in any case.
     :returns: One reply per choice.
     """
     fields = dict(call.fields)
     if call.tools:
         fields["tools"] = [definition_of(tool, strict=call.strict) for tool in call.tools]
-    if not call.tools or not sends_choice:
+    if not call.tools or not call.sends_choice:
         fields.pop("tool_choice", None)
     ask = Ask(WireRequest(fields, call.messages, stream=call.stream), call.text_calls())
     if call.tools and call.tool_choice == "none":
@@ -52,7 +60,8 @@ def prompted(call: ModelCall) -> ModeFlow:
     fields = {key: value for key, value in call.fields.items() if key not in _TOOL_FIELDS}
     form = form_for(str(fields.get("model", "")))
     tools = () if call.tool_choice == "none" else call.tools
-    ask = Ask(WireRequest(fields, told(call.messages, tools, form), stream=call.stream), call.text_calls())
+    request = WireRequest(fields, told(call.messages, tools, form), stream=call.stream)
+    ask = Ask(request, call.text_calls(), drops_calls=call.tool_choice == "none")
     return (yield from _answered(call, ask))
 
 
@@ -63,16 +72,16 @@ def adaptive(call: ModelCall) -> ModeFlow:
     :param call: What is asked.
     :returns: One reply per choice.
     """
-    reason = ""
-    for sends_choice in (True, False):
-        try:
-            return (yield from native(call, sends_choice=sends_choice))
-        except ParameterRefused as refused:
-            if not call.tools or refused.parameter not in ("tools", "tool_choice"):
-                raise
-            reason = str(refused)
-            if refused.parameter == "tools" or call.tool_choice in (None, "auto"):
-                break  # else it may be the choice alone that isn't taken
+    try:
+        return (yield from native(call))
+    except ParameterRefused as refused:
+        if not call.tools or refused.parameter not in ("tools", "tool_choice"):
+            raise
+        reason, parameter = str(refused), refused.parameter
+    if parameter == "tool_choice" and call.sends_choice and call.tool_choice not in (None, "auto"):
+        # It may be the choice alone that isn't taken.
+        yield Switch(None, reason)
+        return (yield from adaptive(replace(call, sends_choice=False)))
     yield Switch("prompted", reason)
     return (yield from prompted(call))
 
@@ -90,9 +99,14 @@ def _answered(call: ModelCall, ask: Ask) -> ModeFlow:
     messages = (*(ask.request.messages or ()), *exchange)
     again = yield from _asked(replace(ask, request=replace(ask.request, messages=messages)))
     usage.add(again[0].usage)
-    if _must_call(call) and _note_on(again[0], call) is not None:
-        again = yield from constrained(call)
-        usage.add(again[0].usage)
+    if _wanted(call) is not None and _note_on(again[0], call) is not None:
+        try:
+            again = yield from constrained(call)
+        except EndpointError as error:
+            if error.retryable:
+                raise  # else the server takes no schema: there is nothing more to try
+        else:
+            usage.add(again[0].usage)
     again[0].usage = usage.total
     return [_kept(reply, call) for reply in again]
 
@@ -119,12 +133,17 @@ def _asked(ask: Ask) -> ModeFlow:
 
 def _without_calls(call: ModelCall, ask: Ask) -> ModeFlow:
     """Replies with a text: a server may pass `tool_choice: none` over, and send nothing but calls."""
-    replies = yield from _asked(ask)
-    if not any(reply.calls and not reply.text for reply in replies):
+    replies = yield from _asked(replace(ask, drops_calls=True))
+    if all(reply.text for reply in replies):
         return replies
+    usage = UsageSum()
+    usage.add(replies[0].usage)
     fields = {key: value for key, value in call.fields.items() if key not in _TOOL_FIELDS}
-    plain = told(call.messages, (), PLAIN)
-    return (yield from _asked(Ask(WireRequest(fields, plain, stream=call.stream))))
+    plain = WireRequest(fields, told(call.messages, (), PLAIN), stream=call.stream)
+    replies = yield from _asked(Ask(plain, drops_calls=True))
+    usage.add(replies[0].usage)
+    replies[0].usage = usage.total
+    return replies
 
 
 def _note_on(reply: Reply, call: ModelCall) -> str | None:
@@ -143,21 +162,8 @@ def _note_on(reply: Reply, call: ModelCall) -> str | None:
     return f"Don't answer yet: call one of the tools first: {', '.join(wanted)}."
 
 
-def _must_call(call: ModelCall) -> bool:
-    return _wanted(call) is not None
-
-
 def _wanted(call: ModelCall) -> Sequence[str] | None:
-    """Tools of which one has to be called; None when the model is free to answer."""
-    choice = call.tool_choice
-    if not call.tools or choice in (None, "auto", "none"):
-        return None
-    names = [tool.name for tool in call.tools]
-    if isinstance(choice, dict):
-        function = cast("Json", choice).get("function")
-        name = cast("Json", function).get("name") if isinstance(function, dict) else None
-        return [str(name)] if name in names else None
-    return names if choice in ("required", "any") else None
+    return wanted_tools(call.tools, call.tool_choice)
 
 
 def _kept(reply: Reply, call: ModelCall) -> Reply:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from haystack.dataclasses import ChatMessage, TextContent, ToolCall
 from haystack.tools.tool import Tool
@@ -26,15 +27,14 @@ class PromptForm:
     :param describe: Tools → what the system message says of them.
     :param calls: Calls of one message → its text.
     :param result: Tool name and result → the text of a user message.
-    :param joins_results: Whether the results of one turn are one message: many templates refuse two messages
-        of one role in a row.
+    :param joins_neighbours: Whether two messages of one role in a row become one: many templates refuse them.
     """
 
     name: str
     describe: Callable[[Sequence[Tool]], str]
     calls: Callable[[Sequence[ToolCall]], str]
     result: Callable[[str, str], str]
-    joins_results: bool = True
+    joins_neighbours: bool = True
 
 
 def form_for(model: str) -> PromptForm:
@@ -64,19 +64,14 @@ def told(messages: Sequence[ChatMessage], tools: Sequence[Tool], form: PromptFor
     :returns: Messages of the roles system, user and assistant only.
     """
     wire: list[Json] = []
-    in_results = False
     for message in messages:
-        if not message.tool_call_results:
-            in_results = False
-            wire += _said(message, form)
-            continue
-        name = message.tool_call_results[0].origin.tool_name
-        text = form.result(name, result_text(message))
-        if in_results and form.joins_results:
-            wire[-1]["content"] += f"\n{text}"
-        else:
-            wire.append({"role": "user", "content": text})
-        in_results = True
+        for said in _said(message, form):
+            before = wire[-1] if wire and form.joins_neighbours else Json()
+            both = (before.get("content"), said["content"])
+            if before.get("role") == said["role"] and all(isinstance(text, str) for text in both):
+                wire[-1] = {**before, "content": "\n".join(cast("tuple[str, str]", both))}
+            else:
+                wire.append(said)
     if tools:
         text = form.describe(tools)
         if wire and wire[0]["role"] == "system":
@@ -87,7 +82,10 @@ def told(messages: Sequence[ChatMessage], tools: Sequence[Tool], form: PromptFor
 
 
 def _said(message: ChatMessage, form: PromptForm) -> list[Json]:
-    """A message that is no result; none of an assistant's that says nothing."""
+    """A message; none of an assistant's that says nothing."""
+    if message.tool_call_results:
+        name = message.tool_call_results[0].origin.tool_name
+        return [{"role": "user", "content": form.result(name, result_text(message))}]
     if message.tool_calls:
         text = f"{message.text or ''}\n{form.calls(message.tool_calls)}".strip()
         return [{"role": "assistant", "content": text}]
@@ -189,7 +187,7 @@ def _calls_llama_4(calls: Sequence[ToolCall]) -> str:
     return f"[{', '.join(texts)}]"
 
 
-PLAIN = PromptForm("plain", _describe_plain, _calls_plain, _result_plain, joins_results=False)
+PLAIN = PromptForm("plain", _describe_plain, _calls_plain, _result_plain, joins_neighbours=False)
 """For replies that are held to a schema: how a call is written doesn't matter."""
 HERMES = PromptForm("hermes", _describe_hermes, _calls_hermes, _result_hermes)
 LLAMA_3 = PromptForm("llama-3", _describe_llama_3, _calls_llama_3, _result_plain)

@@ -13,6 +13,7 @@ from haystack.dataclasses.streaming_chunk import FinishReason, ToolCallDelta
 
 from llama_agent.arguments import MALFORMED, read_arguments
 from llama_agent.events import ReasoningDelta, TextDelta, TextSuperseded, emit
+from llama_agent.lenient_json import is_same
 from llama_agent.model.streams import CallDelta, CallText, Delta, Reply, arguments_text
 from llama_agent.tool_names import offered_name
 
@@ -169,18 +170,17 @@ def _tool_calls(
     calls: Sequence[CallText], offered: Collection[str], taken: Collection[str]
 ) -> list[ToolCall]:
     made: list[ToolCall] = []
-    by_id: dict[str, ToolCall] = {}
+    by_id: dict[str, list[ToolCall]] = {}
     for call in calls:
         name = offered_name(call.name, offered) or call.name
         arguments, error = read_arguments(cast("Any", call.arguments))
         if call.error is not None:
             arguments, error = {MALFORMED: arguments_text(call.arguments)}, call.error
         sent = (call.id or "").strip()
-        same = by_id.get(sent)
-        if same is not None and (same.tool_name, same.arguments) == (name, arguments):
+        same = by_id.setdefault(sent, []) if sent else []
+        if any(other.tool_name == name and is_same(other.arguments, arguments) for other in same):
             continue  # the same call, sent twice
-        call_id = sent if sent and same is None and sent not in taken else f"call_{uuid4().hex[:24]}"
+        call_id = sent if sent and not same and sent not in taken else f"call_{uuid4().hex[:24]}"
         made.append(ToolCall(name, arguments, id=call_id, extra={MALFORMED: error} if error else None))
-        if sent:
-            by_id.setdefault(sent, made[-1])
+        same.append(made[-1])
     return made

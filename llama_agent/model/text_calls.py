@@ -5,8 +5,9 @@ from __future__ import annotations
 import html
 import json
 import re
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from haystack.dataclasses import ChatMessage, ChatRole, TextContent
@@ -26,9 +27,39 @@ escapes, for a tool's result may be JSON.
 _ESCAPED = re.compile(r"\\+u([0-9a-fA-F]{4})")
 _QUOTES = str.maketrans(dict.fromkeys("'“”‘’`", '"'))
 _WORD = re.compile(r"[\w.\-/]+")
+_BARE_TAG = "\x00"
+"""Stands for `<|python_tag|>`, which matters for code alone."""
 _NAME_WITHIN = 300
 """Characters of a call in which its name stands."""
 _IN_LIST = frozenset("[,]")
+
+
+class Shown:
+    """
+    What users and tools said, as echoes are looked for in it: made once for each message.
+
+    Only a weak reference to the messages is kept.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[ChatMessage], list[str], list[str]]] = {}
+
+    def texts(self, message: ChatMessage) -> list[str]:
+        """
+        The texts of a message, without what may differ in an echo.
+
+        :param message: Any.
+        :returns: None for an assistant's or the system's.
+        """
+        if message.is_from(ChatRole.ASSISTANT) or message.is_from(ChatRole.SYSTEM):
+            return []
+        key, texts = id(message), list(_texts_shown(message))
+        known = self._known.get(key)
+        if known is not None and known[0]() is message and known[1] == texts:
+            return known[2]
+        bare, forget = [_bare(text) for text in texts], self._known.pop
+        self._known[key] = (weakref.ref(message, lambda _: forget(key, None)), texts, bare)
+        return bare
 
 
 @dataclass(frozen=True)
@@ -39,11 +70,13 @@ class TextCalls:
     :param offered: Tools on offer.
     :param conversation: What the model was shown; a call that stands in it is an echo.
     :param after_prose: Whether an untagged call behind prose counts.
+    :param shown: What was made of the conversation before.
     """
 
     offered: Offered
     conversation: Sequence[ChatMessage]
     after_prose: bool = False
+    shown: Shown = field(default_factory=Shown)
 
     def reading(self) -> ReplyReading:
         """
@@ -66,26 +99,29 @@ class TextCalls:
     def _is_echo(self, found: Found, block: str) -> bool:
         names = {call.name for call in found.calls}
         names |= {word for call in found.calls for word in self._written_names(call)}
-        # Most texts don't have the names in them: comparing is for those that do.
-        texts = [
-            text
+        marks = [_bare(name) for name in names]
+        if any(not call.source for call in found.calls):
+            marks = [_BARE_TAG]  # code needn't name its tool
+        return any(
+            self._repeats(found, block, text)
             for message in self.conversation
-            for text in _texts_shown(message)
-            if any(name in text for name in names)
-        ]
-        return any(self._repeats(found, block, text) for text in texts)
+            for text in self.shown.texts(message)
+            # Most texts don't have the names in them: comparing is for those that do.
+            if any(mark in text for mark in marks)
+        )
 
     def _written_names(self, call: TextCall) -> Iterator[str]:
         """The name as the model wrote it."""
         words = _WORD.findall(call.source[:_NAME_WITHIN])
         return (word for word in words if self.offered.name(word) == call.name)
 
-    def _repeats(self, found: Found, block: str, text: str) -> bool:
+    def _repeats(self, found: Found, block: str, shown: str) -> bool:
         if any(not call.source for call in found.calls):
             # Code is what a user may well give to be run; only with its tag it is a call.
-            return _bare(block, keeps_tags=True) in _bare(text, keeps_tags=True)
-        shown = _bare(text)
-        return _bare(block) in shown or any(self._stands_in(call, shown) for call in found.calls)
+            return _bare(block) in shown
+        shown = shown.replace(_BARE_TAG, "")
+        bare = _bare(block).replace(_BARE_TAG, "")
+        return bare in shown or any(self._stands_in(call, shown) for call in found.calls)
 
     def _stands_in(self, call: TextCall, shown: str) -> bool:
         source = _bare(call.source)
@@ -175,12 +211,10 @@ class ReplyReading:
         return text if self.starts_over else text[len(shown) :]
 
 
-def _bare(text: str, *, keeps_tags: bool = False) -> str:
+def _bare(text: str) -> str:
     """A text without what may differ in an echo."""
     text = html.unescape(_ESCAPED.sub(lambda match: chr(int(match[1], 16)), text))
-    if keeps_tags:
-        text = text.replace(PYTHON_TAG, "python_tag:")
-    return _NOT_COMPARED.sub("", text).translate(_QUOTES)
+    return _NOT_COMPARED.sub("", text.replace(PYTHON_TAG, _BARE_TAG)).translate(_QUOTES)
 
 
 def _texts_shown(message: ChatMessage) -> Iterator[str]:

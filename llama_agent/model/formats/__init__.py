@@ -7,12 +7,14 @@ one is plain JSON or Python, and counts only as the whole message or its start.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from llama_agent.errors import ConfigurationError
 from llama_agent.model.formats.command_r import MARKER as COMMAND_R
@@ -108,7 +110,8 @@ def _registry_of(formats: Sequence[TextFormat]) -> Registry:
 
 
 _registry = _registry_of(_STRONG)
-_added: dict[str, TextFormat] = {}
+_added: tuple[TextFormat, ...] = ()
+_registering = threading.Lock()
 
 
 def registry() -> Registry:
@@ -147,31 +150,36 @@ def register_text_format(name: str, *, begin: str, end: str, parse: ParseText) -
         tools on offer count.
     :raises ConfigurationError: The marks are too short, or belong to another format.
     """
-    global _registry
     if len(begin.strip()) < 2 or not end.strip():
         raise ConfigurationError("a text format needs a begin of two characters or more, and an end")
-    others = [*_STRONG, *(format_ for known, format_ in _added.items() if known != name)]
-    for other in others:
-        if name == other.name or begin in other.markers:
-            raise ConfigurationError(f"the text format '{other.name}' has that name or begin: take another")
     if name in (_JSON.name, _FENCE.name, _PYTHONIC.name):
         raise ConfigurationError(f"there is a text format '{name}' already: take another name")
-    _added[name] = TextFormat(name, (begin,), partial(_read_between, begin, end, parse))
-    _registry = _registry_of([*_added.values(), *_STRONG])
+    with _registering:
+        _add(TextFormat(name, (begin,), partial(_read_between, begin, end, parse)))
 
 
-def read_strong(text: str, at: int, marker: str, offered: Offered, *, is_all: bool) -> Found | Unread:
+def _add(new: TextFormat) -> None:
+    global _registry, _added
+    others = tuple(format_ for format_ in _added if format_.name != new.name)
+    for other in (*_STRONG, *others):
+        if new.name == other.name or new.markers[0] in other.markers:
+            raise ConfigurationError(f"the text format '{other.name}' has that name or begin: take another")
+    _added = (*others, new)
+    _registry = _registry_of([*_added, *_STRONG])
+
+
+def read_strong(format_: TextFormat, text: str, at: int, offered: Offered, *, is_all: bool) -> Found | Unread:
     """
     Read calls at a marker.
 
+    :param format_: The marker's.
     :param text: The reply's text.
     :param at: Where the marker stands.
-    :param marker: It.
     :param offered: Tools on offer.
     :param is_all: Whether no more text will come.
     :returns: The calls, or why there are none.
     """
-    return _read(_registry.by_marker[marker], Cursor(text, at, offered, is_all))
+    return _read(format_, Cursor(text, at, offered, is_all))
 
 
 def read_weak(text: str, at: int, offered: Offered, *, is_all: bool) -> Found | Unread:
@@ -254,11 +262,16 @@ def _read_between(begin: str, end: str, parse: ParseText, cursor: Cursor) -> Non
 def _named(parse: ParseText, inner: str, offered: Offered) -> list[tuple[str, str | Mapping[str, Any]]]:
     try:
         found = parse(inner) or ()
-        pairs = [(offered.name(name), arguments) for name, arguments in found]
+        pairs = [(offered.name(name), _checked(arguments)) for name, arguments in found]
     except Exception as error:
         logger.debug("a text format's function raised %s: the text is no call", type(error).__name__)
         return []
     return [(name, arguments) for name, arguments in pairs if name is not None]
+
+
+def _checked(arguments: object) -> str | Mapping[str, Any]:
+    """Arguments as a user's function gave them: a text, or what JSON can hold."""
+    return arguments if isinstance(arguments, str) else json.loads(json.dumps(dict(cast("Any", arguments))))
 
 
 def renamed(found: Found, name: str) -> Found:

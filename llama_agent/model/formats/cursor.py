@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 
 from haystack.tools.tool import Tool
 
-from llama_agent.lenient_json import NotJson, object_of, read_json
+from llama_agent.lenient_json import NotJson, is_text, object_of, read_json
 from llama_agent.tool_names import offered_name
 
 Json: TypeAlias = dict[str, Any]
@@ -278,7 +278,7 @@ class Cursor:
         :param error: As in `TextCall`.
         """
         if len(self.calls) >= MOST_CALLS:
-            raise NoCall
+            raise NoCall(self.end if self.end > 0 else None)
         self.calls.append(TextCall(name, arguments, source, error))
         self._open, self.end = None, self.at
 
@@ -342,7 +342,10 @@ class Cursor:
                 value = read_json(self.text[self.at : end])
             except NotJson:
                 value = Unreadable(self.text[self.at : end])
-        if _is_deep(self.text, self.at, end):
+        source = self.text[self.at : end]
+        if _is_deep(self.text, self.at, end) or (
+            "\\ud" in source.lower() and not isinstance(value, Unreadable) and not is_text(value)
+        ):
             value = Unreadable(self.text[self.at : end])
         self.at = end
         return cast("object", value)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
+from llama_agent.lenient_json import is_text, object_of
 from llama_agent.model.formats.cursor import Cursor, Cut, NoCall, Offered, end_of_brackets
 
 Json: TypeAlias = dict[str, Any]
@@ -151,7 +152,7 @@ def keywords_in(text: str) -> Json | None:
         if not isinstance(call, ast.Call) or call.args:
             return None
         arguments = {_keyword(item.arg): _literal(item.value) for item in call.keywords}
-        return arguments if len(arguments) == len(call.keywords) else None
+        return arguments if len(arguments) == len(call.keywords) and is_text(arguments) else None
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
@@ -161,6 +162,8 @@ def _clean(text: str) -> str | None:
     pieces: list[str] = []
     for piece in _STRING.finditer(text):
         long, plain, other = piece[2], piece[4], piece[5]
+        if other is None and pieces and (pieces[-1][-1].isalnum() or pieces[-1][-1] == "_"):
+            return None  # a string with a prefix means something else than its text
         if long is not None:
             pieces.append(piece[1] + _ESCAPE.sub(_known, long) + piece[1])
         elif plain is not None:
@@ -195,7 +198,8 @@ def _literal(node: ast.expr) -> object:
         case ast.List(elts=items) | ast.Tuple(elts=items):
             return [_literal(item) for item in items]
         case ast.Dict(keys=keys, values=values):
-            return {_key(key): _literal(value) for key, value in zip(keys, values, strict=True)}
+            pairs = zip(keys, values, strict=True)
+            return object_of([(_key(key), _literal(value)) for key, value in pairs])
         case _:
             raise ValueError("no literal")
 

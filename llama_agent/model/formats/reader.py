@@ -79,7 +79,8 @@ class TextReader:
         self.echoes: list[Found] = []
         self._is_echo = is_echo
         self._offered = offered
-        self._patterns = _patterns_of(registry(), after_prose)
+        self._formats = registry()
+        self._patterns = _patterns_of(self._formats, after_prose)
         self._text = "\n"  # so that the first line begins behind a line end, as the others do
         self._at: int = 1
         self._joining: list[str] = []
@@ -248,7 +249,8 @@ class TextReader:
         return self._untagged(match)
 
     def _strong(self, begin: int, marker: str) -> bool:
-        found = read_strong(self._text, begin, marker, self._offered, is_all=self._is_all)
+        format_ = self._formats.by_marker[marker]
+        found = read_strong(format_, self._text, begin, self._offered, is_all=self._is_all)
         self._let_go(begin)
         if isinstance(found, Found):
             self._take(begin, found)
@@ -273,7 +275,10 @@ class TextReader:
                 return True
         elif found.is_unfinished:
             return False
-        self._let_go(found.end or match.end())
+        else:
+            self._cuts += found.is_cut
+        end = found.end or match.end()
+        self._let_go(end if self._cuts < _MOST_CUTS else len(self._text))
         return True
 
     def _fits(self, name: str, arguments: object) -> bool:
