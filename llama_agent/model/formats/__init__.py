@@ -192,13 +192,15 @@ def read_weak(text: str, at: int, offered: Offered, *, is_all: bool) -> Found | 
     :param is_all: Whether no more text will come.
     :returns: The calls, or why there are none.
     """
+    unread = Unread()
     for format_, may_be in _weak_at(text, at):
         if not is_all and not may_be(text, at, offered):
             continue
         found = _read(format_, Cursor(text, at, offered, is_all, is_weak=True))
         if isinstance(found, Found) or found.is_unfinished:
             return found
-    return Unread()
+        unread = found if found.is_cut or found.end else unread
+    return unread
 
 
 def _weak_at(text: str, at: int) -> Sequence[tuple[TextFormat, Callable[[str, int, Offered], bool]]]:
