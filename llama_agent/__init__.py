@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from llama_agent.events import (
         ApprovalRequested,
         Event,
+        LastAnswerFailed,
         ModelReplied,
         ModelRequested,
         NoteAdded,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         ToolProgress,
         ToolStarted,
     )
+    from llama_agent.loop.limits import Limits
     from llama_agent.loop.state import RunResult, StopReason, Usage
     from llama_agent.model.formats import register_text_format
     from llama_agent.model.generator import MetaLlamaChatGenerator
@@ -65,6 +67,8 @@ __all__ = [
     "EndpointError",
     "Event",
     "FunctionTool",
+    "LastAnswerFailed",
+    "Limits",
     "LlamaAgentError",
     "MetaLlamaChatGenerator",
     "ModelReplied",
@@ -111,6 +115,8 @@ _HOMES = {
     "EndpointError": "llama_agent.errors",
     "Event": "llama_agent.events",
     "FunctionTool": "llama_agent.tooling.tool",
+    "LastAnswerFailed": "llama_agent.events",
+    "Limits": "llama_agent.loop.limits",
     "LlamaAgentError": "llama_agent.errors",
     "MetaLlamaChatGenerator": "llama_agent.model.generator",
     "ModelReplied": "llama_agent.events",

@@ -27,6 +27,7 @@ from llama_agent.events import EventSink, OnEvent
 from llama_agent.haystack_compat import render_prompt_messages
 from llama_agent.loop.drivers import drive, drive_async
 from llama_agent.loop.flow import LoopPolicy, agent_flow
+from llama_agent.loop.limits import Budget, Limits, current_budget
 from llama_agent.loop.state import RunResult, RunState
 from llama_agent.model.generator import MetaLlamaChatGenerator
 from llama_agent.model.retry import RetryPolicy, check_policy
@@ -85,6 +86,7 @@ class Agent(HaystackAgent):
         hooks: dict[HookPoint, list[Hook]] | None = None,
         approval: Approval | None = None,
         retry: RetryPolicy | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """
         Configure an agent; nothing is opened before the first run.
@@ -112,6 +114,8 @@ class Agent(HaystackAgent):
             `ask(call, tool)`, see `Approval`. Default: nobody.
         :param retry: When a failed model request is sent again, in place of the generator's own policy. Only
             for a `MetaLlamaChatGenerator`: others keep theirs.
+        :param limits: How much a run may use, see `Limits`. At a limit the model is asked once more, without
+            tools, for the best answer; also at `max_agent_steps`.
         :raises ConfigurationError: A tool can't be made of something in `tools`, or a number is out of range.
         :raises ValueError: Haystack's own checks of prompts, state schema and hooks.
         """
@@ -121,7 +125,7 @@ class Agent(HaystackAgent):
         ):
             if not isinstance(number, int) or number < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {number!r}")
-        for name in ("deps", "on_event", "user_message"):
+        for name in ("deps", "limits", "on_event", "user_message"):
             if name in (state_schema or {}):
                 raise ConfigurationError(
                     f"state_schema can't have a key '{name}': run() has a parameter of that name"
@@ -159,6 +163,7 @@ class Agent(HaystackAgent):
         )
         self.approval = approval
         self.retry = retry
+        self.limits = _checked_limits(limits) or Limits()
         self._execution = Execution()
         self._sizes_told = False
 
@@ -173,6 +178,7 @@ class Agent(HaystackAgent):
         hook_context: dict[str, Any] | None = None,
         on_event: OnEvent | None = None,
         deps: object = None,
+        limits: Limits | None = None,
         **kwargs: Any,
     ) -> RunResult:
         """
@@ -189,6 +195,7 @@ class Agent(HaystackAgent):
         :param hook_context: For hooks to read, by `state.data["hook_context"]`.
         :param on_event: A plain function, called with each event as it happens.
         :param deps: Any object, for tools with a parameter annotated `RunContext[T]`: its `.deps`.
+        :param limits: For this run; each that is named wins over the agent's.
         :param kwargs: Template variables, and values for the state's keys.
         :returns: The result; a dictionary in Haystack's form, with attributes.
         :raises LlamaAgentError: The endpoint failed for good, or the configuration can't work. What had been
@@ -203,7 +210,7 @@ class Agent(HaystackAgent):
         )
         conversation = self._conversation(user_message, messages, kwargs)
         performer = self._begin(
-            conversation, offered, callback, generation_kwargs, hook_context, on_event, deps, kwargs
+            conversation, offered, callback, generation_kwargs, hook_context, on_event, deps, limits, kwargs
         )
         with performer.watched(self._create_agent_span(list(performer.read_tools()))):
             drive(agent_flow(performer.run, performer.policy), performer.perform)
@@ -220,6 +227,7 @@ class Agent(HaystackAgent):
         hook_context: dict[str, Any] | None = None,
         on_event: OnEvent | None = None,
         deps: object = None,
+        limits: Limits | None = None,
         **kwargs: Any,
     ) -> RunResult:
         """
@@ -233,6 +241,7 @@ class Agent(HaystackAgent):
         :param hook_context: As in `run`.
         :param on_event: As in `run`.
         :param deps: As in `run`.
+        :param limits: As in `run`.
         :param kwargs: As in `run`.
         :returns: As `run`.
         :raises LlamaAgentError: As `run`.
@@ -244,7 +253,7 @@ class Agent(HaystackAgent):
         callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=True)
         conversation = self._conversation(user_message, messages, kwargs)
         performer = self._begin(
-            conversation, offered, callback, generation_kwargs, hook_context, on_event, deps, kwargs
+            conversation, offered, callback, generation_kwargs, hook_context, on_event, deps, limits, kwargs
         )
         with performer.watched(self._create_agent_span(list(performer.read_tools()))):
             await drive_async(agent_flow(performer.run, performer.policy), performer.perform_async)
@@ -297,6 +306,7 @@ class Agent(HaystackAgent):
         if self._has_own_generator:
             data["init_parameters"]["chat_generator"] = None
         data["init_parameters"]["retry"] = asdict(self.retry) if self.retry else None
+        data["init_parameters"]["limits"] = asdict(self.limits) if self.limits != Limits() else None
         return data
 
     @classmethod
@@ -311,6 +321,8 @@ class Agent(HaystackAgent):
         settings = cast("dict[str, Any]", data.get("init_parameters", {}))
         if (retry := settings.get("retry")) is not None:
             settings["retry"] = RetryPolicy(**retry)
+        if (limits := settings.get("limits")) is not None:
+            settings["limits"] = Limits(**limits)
         if settings.get("chat_generator", ...) is None:
             # Haystack demands a generator there: give it one, and take it away again.
             settings["chat_generator"] = MetaLlamaChatGenerator(api_base_url=None).to_dict()
@@ -387,6 +399,7 @@ class Agent(HaystackAgent):
         hook_context: dict[str, Any] | None,
         on_event: OnEvent | None,
         deps: object,
+        limits: Limits | None,
         values: dict[str, Any],
     ) -> Performer:
         self._check_names(values)
@@ -428,9 +441,12 @@ class Agent(HaystackAgent):
         for key, value in beginning.items():
             state.set(key, value)
         run = RunState(state, run_id=uuid4().hex)
+        allowed = self.limits.overridden(_checked_limits(limits))
+        allowed.check()
         policy = LoopPolicy(
-            max_steps=self.max_agent_steps,
+            max_steps=allowed.steps or self.max_agent_steps,
             exit_conditions=[name for name in self.exit_conditions if name != "text"],
+            lands=allowed.landing is not False,
         )
         settings = RunSettings(
             generator=self.chat_generator,
@@ -444,8 +460,15 @@ class Agent(HaystackAgent):
             approval=self.approval,
             deps=deps,
             retry=self.retry,
+            budget=Budget(allowed, current_budget(), run.spent),
         )
         return Performer(run, policy, settings, EventSink(run.run_id, on_event), tools_now)
+
+
+def _checked_limits(limits: object) -> Limits | None:
+    if limits is not None and not isinstance(limits, Limits):
+        raise ConfigurationError(f"limits must be Limits(...), not {limits!r}")
+    return limits
 
 
 def _as_messages(given: Messages | None) -> list[ChatMessage]:

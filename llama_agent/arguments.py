@@ -28,6 +28,9 @@ org/llama.cpp#25510).
 MISTAKE = "mistake"
 """In a tool message's `meta`: the call couldn't be run as it was written; it is for the model to mend it."""
 
+WITHHELD = "withheld"
+"""In a tool message's `meta`: a limit kept the call from being run."""
+
 _SHOWN = 120
 _LINES = 10
 _LINE_CHARACTERS = 400

@@ -136,6 +136,13 @@ class NoteAdded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LastAnswerFailed(Event):
+    """A limit was reached, and the last answer couldn't be had. `reason`: what went wrong."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RetryScheduled(Event):
     """
     A model request failed and will be sent again.

@@ -6,19 +6,20 @@ import asyncio
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from haystack.components.generators.chat.types import ChatGenerator
-from haystack.dataclasses import ChatMessage, StreamingCallbackT
+from haystack.dataclasses import ChatMessage, StreamingCallbackT, ToolCall
 from haystack.hooks.protocol import Hook, HookPoint
 from haystack.tools.tool import Tool
 from haystack.tracing.tracer import Span, tracer
 
 from llama_agent.cancel import CancelToken
-from llama_agent.errors import ConfigurationError, RunInterrupted
+from llama_agent.errors import ConfigurationError, EndpointError, RunInterrupted
 from llama_agent.events import (
     EventSink,
+    LastAnswerFailed,
     ModelReplied,
     ModelRequested,
     NoteAdded,
@@ -28,7 +29,7 @@ from llama_agent.events import (
 )
 from llama_agent.haystack_compat import run_hooks, run_hooks_async
 from llama_agent.loop.flow import (
-    AddNote,
+    CUT_BY,
     CallModel,
     CallTools,
     Effect,
@@ -37,8 +38,12 @@ from llama_agent.loop.flow import (
     ReadTools,
     RunHooks,
 )
-from llama_agent.loop.state import RunResult, RunState, StopReason
-from llama_agent.model.retry import RetryPolicy
+from llama_agent.loop.limits import Budget, Grant, LimitName, Limits, expected_tokens, spending
+from llama_agent.loop.state import RunResult, RunState, StopReason, token_counts
+from llama_agent.model.generator import MetaLlamaChatGenerator
+from llama_agent.model.retry import RetryPolicy, within
+from llama_agent.output_room import shared_output
+from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.execution import Batch, Execution
 
@@ -59,6 +64,7 @@ class RunSettings:
     :param approval: Who is asked before a tool runs.
     :param deps: The caller's object, for tools that ask for the run's context.
     :param retry: The agent's own policy, in place of the generator's.
+    :param budget: What the run may use.
     """
 
     generator: ChatGenerator
@@ -72,6 +78,7 @@ class RunSettings:
     approval: Approval | None = None
     deps: object = None
     retry: RetryPolicy | None = None
+    budget: Budget = field(default_factory=lambda: Budget(Limits()))
 
 
 @dataclass
@@ -92,6 +99,9 @@ class Performer:
     sink: EventSink
     read_tools: Callable[[], Sequence[Tool]]
     _span: Span | None = field(default=None, init=False)
+    _read: int = field(default=0, init=False)
+    """Tokens of the conversation up to the last reply, as the server counted them."""
+    _counted: list[ChatMessage] = field(default_factory=list[ChatMessage], init=False)
     _cancel: CancelToken = field(default_factory=CancelToken, init=False)
 
     def perform(self, effect: Effect) -> Outcome:
@@ -103,16 +113,18 @@ class Performer:
         """
         match effect:
             case CallModel():
-                with self._asked(effect) as asked:
-                    answer = cast("Any", self.settings.generator).run(**self._inputs(effect))
-                    return asked.take(answer)
+                share = self._granted(effect)
+                if share.limit is not None:
+                    return self._refused(effect, share.limit)
+                with self._settled(effect, share) as call, self._asked(effect, call):
+                    inputs = self._inputs(effect, share)
+                    call.take(cast("Any", self.settings.generator).run(**inputs))
+                return call.outcome
             case CallTools():
                 with self._kept(self._batch(effect)) as batch:
                     return self.settings.execution.run(batch)
             case ReadTools():
                 return list(self.read_tools())
-            case AddNote(text):
-                return self._note(text)
             case RunHooks(point):
                 if point in self.settings.hooks:
                     run_hooks(self.settings.hooks, point, self.run.state)
@@ -127,19 +139,19 @@ class Performer:
         """
         match effect:
             case CallModel():
-                with self._asked(effect) as asked:
-                    generator = cast("Any", self.settings.generator)
-                    inputs = self._inputs(effect)
-                    if hasattr(generator, "run_async"):
-                        return asked.take(await generator.run_async(**inputs))
-                    return asked.take(await asyncio.to_thread(generator.run, **inputs))
+                share = self._granted(effect)
+                if share.limit is not None:
+                    return self._refused(effect, share.limit)
+                with self._settled(effect, share) as call, self._asked(effect, call):
+                    inputs = self._inputs(effect, share)
+                    async with asyncio.timeout(share.seconds):
+                        call.take(await self._ask_async(inputs))
+                return call.outcome
             case CallTools():
                 with self._kept(self._batch(effect)) as batch:
                     return await self.settings.execution.run_async(batch)
             case ReadTools():
                 return list(self.read_tools())
-            case AddNote(text):
-                return self._note(text)
             case RunHooks(point):
                 if point in self.settings.hooks:
                     await run_hooks_async(self.settings.hooks, point, self.run.state)
@@ -153,7 +165,7 @@ class Performer:
         :param span: Haystack's span of the run, a context manager.
         :returns: A context manager.
         """
-        with collecting(self.sink), span as opened:
+        with collecting(self.sink), spending(self.settings.budget), span as opened:
             self._span = opened
             opened.set_content_tag("haystack.agent.input", {"messages": list(self.run.messages)})
             try:
@@ -179,26 +191,109 @@ class Performer:
         :param stop_reason: Why it ended, when that isn't in the state.
         :returns: The result.
         """
+        self.run.usage = replace(self.run.usage, cost=self.run.spent.cost)
         self.sink.emit(
             RunFinished, stop_reason=stop_reason or self.run.stop_reason, steps=self.run.step_count
         )
         return self.run.result(self.sink.events, stop_reason)
 
-    def _note(self, text: str) -> list[ChatMessage]:
-        self.sink.emit(NoteAdded, text=text)
-        return [ChatMessage.from_user(text)]
+    async def _ask_async(self, inputs: dict[str, Any]) -> object:
+        generator = cast("Any", self.settings.generator)
+        if hasattr(generator, "run_async"):
+            return await generator.run_async(**inputs)
+        return await asyncio.to_thread(generator.run, **inputs)
 
-    def _inputs(self, effect: CallModel) -> dict[str, Any]:
+    def _granted(self, effect: CallModel) -> Grant:
+        """The call's share of what the run may use."""
+        budget = self.settings.budget
+        expected = self._expected(effect) if budget.counts_input else 0
+        share = budget.grant(self._model, expected, is_last=effect.is_last)
+        if effect.is_last and share.limit is None:
+            self.sink.emit(NoteAdded, text=effect.note)
+        return share
+
+    def _refused(self, effect: CallModel, limit: LimitName) -> LimitName:
+        if effect.is_last:
+            self.sink.emit(LastAnswerFailed, reason=f"there is nothing left of the limit {limit}")
+        return limit
+
+    def _expected(self, effect: CallModel) -> int:
+        """Tokens that a request will take: what the server counted, and what has joined since."""
+        counted = {id(message) for message in self._counted}
+        joined = [message for message in effect.messages if id(message) not in counted]
+        if not self._counted:
+            return expected_tokens(joined, effect.tools)
+        return self._read + expected_tokens(joined, ())
+
+    @contextmanager
+    def _settled(self, effect: CallModel, share: Grant) -> Generator[_ModelCall]:
+        """Around a call: what it took is written down; where the time ran out, its outcome is the limit."""
+        budget, call = self.settings.budget, _ModelCall(self.settings.generator)
+        started, model = time.perf_counter(), self._model
+        try:
+            with shared_output(share.output_tokens is not None):
+                yield call
+        except BaseException as error:
+            budget.settle(model, share, failed=True)
+            is_late = share.seconds is not None and time.perf_counter() - started >= share.seconds * 0.99
+            if effect.is_last and isinstance(error, Exception) and not isinstance(error, ConfigurationError):
+                self.sink.emit(LastAnswerFailed, reason=redact(str(error) or "the time is over"))
+                call.outcome = []
+            elif is_late and isinstance(error, EndpointError | TimeoutError):
+                call.outcome = "max_seconds"
+            else:
+                raise
+            return
+        if call.is_cut and share.bound_by is not None:
+            call.replies[-1].meta[CUT_BY] = share.bound_by
+        read, written = call.usage()
+        if budget.counts_input:
+            self._read = (read or share.input_tokens) + written
+            self._counted = [*effect.messages, *call.replies]
+        budget.settle(
+            model,
+            share,
+            read=read or share.input_tokens,
+            written=written,
+            seconds=time.perf_counter() - started,
+        )
+
+    @property
+    def _model(self) -> str | None:
+        """Name of the model, as the caller gave it."""
+        name = getattr(self.settings.generator, "model", None)
+        return name if isinstance(name, str) else None
+
+    def _inputs(self, effect: CallModel, share: Grant) -> dict[str, Any]:
         inputs: dict[str, Any] = {"messages": effect.messages}
         if effect.tools:
             inputs["tools"] = list(effect.tools)
         if self.settings.streaming_callback is not None:
             inputs["streaming_callback"] = self.settings.streaming_callback
-        if self.settings.generation_kwargs is not None:
-            inputs["generation_kwargs"] = self.settings.generation_kwargs
-        if self.settings.retry is not None:
-            inputs["retry"] = self.settings.retry
+        if (kwargs := self._generation_kwargs(share)) is not None:
+            inputs["generation_kwargs"] = kwargs
+        retry = self.settings.retry
+        if share.seconds is not None and isinstance(self.settings.generator, MetaLlamaChatGenerator):
+            retry = within(self.settings.generator.retry_policy(retry), share.seconds)
+        if retry is not None:
+            inputs["retry"] = retry
         return inputs
+
+    def _generation_kwargs(self, share: Grant) -> dict[str, Any] | None:
+        """The run's settings, held to its limits."""
+        given = self.settings.generation_kwargs
+        own = cast("dict[str, Any]", getattr(self.settings.generator, "generation_kwargs", None) or {})
+        both = {**own, **(given or {})}
+        limited: dict[str, Any] = {}
+        if share.output_tokens is not None:
+            name = next((n for n in ("max_completion_tokens", "max_tokens") if both.get(n)), "max_tokens")
+            limited[name] = min(share.output_tokens, both.get(name) or share.output_tokens)
+        if share.seconds is not None and isinstance(self.settings.generator, MetaLlamaChatGenerator):
+            usual = both.get("timeout") or self.settings.generator.timeout
+            limited["timeout"] = (
+                min(share.seconds, usual) if isinstance(usual, int | float) else share.seconds
+            )
+        return {**(given or {}), **limited} if limited else given
 
     def _batch(self, effect: CallTools) -> Batch:
         settings = self.settings
@@ -212,8 +307,18 @@ class Performer:
             raise_on_failure=settings.raise_on_failure,
             approval=settings.approval,
             deps=settings.deps,
+            withheld=self._withheld(effect.calls),
             cancel=self._cancel,
         )
+
+    def _withheld(self, calls: Sequence[ToolCall]) -> dict[int, str]:
+        """Calls beyond the limits, by place."""
+        allowed = self.settings.budget.grant_tools([call.tool_name for call in calls])
+        return {
+            place: f"Tool '{call.tool_name}' was not called: the run's limit of tool calls is reached."
+            for place, (call, may) in enumerate(zip(calls, allowed, strict=True))
+            if not may
+        }
 
     @contextmanager
     def _kept(self, batch: Batch) -> Generator[Batch]:
@@ -226,17 +331,16 @@ class Performer:
             raise
 
     @contextmanager
-    def _asked(self, effect: CallModel) -> Generator[_Answer]:
+    def _asked(self, effect: CallModel, answer: _ModelCall) -> Generator[None]:
         self.sink.step = self.run.step_count + 1
         names = tuple(tool.name for tool in effect.tools)
         self.sink.emit(ModelRequested, message_count=len(effect.messages), tools=names)
         started = time.perf_counter()
-        answer = _Answer(self.settings.generator)
         with tracer.trace("haystack.agent.step.llm", parent_span=self._span) as span:
             span.set_content_tag(
                 "haystack.agent.step.llm.input", {"messages": effect.messages, "tools": names}
             )
-            yield answer
+            yield
             span.set_content_tag("haystack.agent.step.llm.output", {"replies": answer.replies})
         last = answer.replies[-1] if answer.replies else None
         self.sink.emit(
@@ -252,19 +356,34 @@ def _kind(output: object) -> str:
     return f"a {type(output).__name__} without replies"
 
 
-class _Answer:
-    """What a generator gave, checked."""
+class _ModelCall:
+    """What came of a model call: its replies, checked; or the limit that ended it."""
 
     def __init__(self, generator: ChatGenerator) -> None:
         self._generator = generator
         self.replies: list[ChatMessage] = []
+        self.outcome: list[ChatMessage] | LimitName = self.replies
 
-    def take(self, output: object) -> list[ChatMessage]:
+    def take(self, output: object) -> None:
         replies = cast("Mapping[str, object]", output).get("replies") if isinstance(output, Mapping) else None
         if not isinstance(replies, Sequence):
             raise ConfigurationError(
                 f"{type(self._generator).__name__}.run must return {{'replies': [ChatMessage, ...]}}, "
                 f"not {_kind(cast('object', output))}"
             )
-        self.replies = list(cast("Sequence[ChatMessage]", replies))
-        return self.replies
+        self.replies = self.outcome = list(cast("Sequence[ChatMessage]", replies))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the last reply was cut by its token limit."""
+        return bool(self.replies) and self.replies[-1].meta.get("finish_reason") == "length"
+
+    def usage(self) -> tuple[int, int]:
+        """Tokens read and written; an estimate of the latter where the server doesn't count."""
+        read = written = 0
+        for reply in self.replies:
+            usage = cast("Mapping[str, Any]", reply.meta.get("usage") or {})
+            sent, got = token_counts(usage)
+            thoughts = len(str(reply.meta.get("reasoning") or "")) // 3
+            read, written = read + sent, written + (got or expected_tokens([reply], ()) + thoughts)
+        return read, written

@@ -553,10 +553,10 @@ def test_a_before_run_hook_can_restore_an_earlier_step_count(endpoint: Endpoint)
     def restore(state: State) -> None:
         state.set("step_count", 2)
 
-    endpoint.script(Reply(calls=[("add", {"a": 1, "b": 1})]))
+    endpoint.script(Reply(calls=[("add", {"a": 1, "b": 1})]), Reply("Two, I think."))
     settings = {"tools": [add], "max_agent_steps": 3, "hooks": {"before_run": [restore]}}
     result = run(endpoint, "go", settings=settings)
-    assert (result["step_count"], result.stop_reason) == (3, "max_steps")
+    assert (result["step_count"], result.stop_reason, result.text) == (3, "max_steps", "Two, I think.")
 
 
 # Watching.
@@ -1071,11 +1071,13 @@ def test_an_agent_tool_says_when_the_inner_agent_hit_its_limit(endpoint: Endpoin
     endpoint.script(
         Reply(calls=[("research", {"messages": [{"role": "user", "content": "2+3?"}]})]),
         Reply(calls=[("add", {"a": 2, "b": 3})]),
+        Reply("Five, as far as I can tell."),
         Reply("Not sure."),
     )
     result = run(endpoint, "go", settings={"tools": [research]})
     inner.close()
     assert "max_agent_steps" in told(result)[0]
+    assert "Five, as far as I can tell." in told(result)[0]
 
 
 # Opening and closing.

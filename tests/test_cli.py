@@ -248,7 +248,7 @@ SCENES = {
     ),
     "step limit": Scene(
         ["Add", "--tools", "tools.py:add", "--max-steps", "2", "--json"],
-        [Reply(calls=[("add", {"a": 1, "b": n})]) for n in range(2)],
+        [*(Reply(calls=[("add", {"a": 1, "b": n})]) for n in range(2)), Reply("About 3.")],
     ),
     "cut off": Scene(["Hi"], [Reply("The answer is", finish_reason="length")]),
     "quiet": Scene(
@@ -392,7 +392,8 @@ def test_the_step_limit_is_exit_3_and_said_in_json_too(played: Callable[[str], P
     run = played("step limit")
     assert run.done.code == 3
     assert "max_steps" in run.done.err
-    assert json.loads(run.done.out)["stop_reason"] == "max_steps"
+    said = json.loads(run.done.out)
+    assert (said["stop_reason"], said["text"]) == ("max_steps", "About 3.")
     assert tool_names(run.requests[0]) == ["add"]
 
 

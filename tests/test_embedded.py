@@ -426,7 +426,7 @@ def test_a_named_file_calls_tools_by_replies_held_to_their_schema(cached_model: 
     assert len(seen) == 1
     assert seen[0][0] in ("red", "green")
     assert isinstance(seen[0][1], int)
-    assert result.messages[-1].tool_call_results[0].result == "painted"
+    assert [r.result for message in result.messages for r in message.tool_call_results] == ["painted"]
 
 
 def test_a_limit_of_tokens_holds_for_the_arguments_that_a_rambling_model_writes(cached_model: Path) -> None:
@@ -438,7 +438,7 @@ def test_a_limit_of_tokens_holds_for_the_arguments_that_a_rambling_model_writes(
     generator = MetaLlamaChatGenerator(api_base_url=f"embedded:{cached_model}", timeout=30, max_retries=0)
     with Agent(chat_generator=generator, tools=[note], max_agent_steps=1) as agent:
         result = agent.run("Note all numbers from 1 to 1000.", generation_kwargs=limits)
-    assert result.usage.output_tokens <= 2 * limits["max_tokens"]
+    assert result.usage.output_tokens <= 3 * limits["max_tokens"], "with the last answer"
 
 
 def named(tool: str) -> dict[str, Any]:

@@ -892,7 +892,7 @@ def test_calls_that_a_hook_takes_away_are_not_answered(make: Maker, endpoint: En
 
     reply = Reply(calls=adds((1, 2)))
     settings: Json = {"hooks": {"before_tool": [forbid]}, "max_agent_steps": 2}
-    _, ran = run(make, endpoint, False, reply, reply, **settings)
+    _, ran = run(make, endpoint, False, reply, reply, Reply("done"), **settings)
     assert ran == []
 
 

@@ -10,7 +10,7 @@ import llama_agent
 
 NAMES = """
 Agent Approval ApprovalRequested CancelToken ConfigurationError ContextOverflow EndpointError Event
-FunctionTool NoteAdded ToolCallsRecovered ToolModeChanged register_text_format
+FunctionTool LastAnswerFailed Limits NoteAdded ToolCallsRecovered ToolModeChanged register_text_format
 LlamaAgentError MetaLlamaChatGenerator ModelReplied ModelRequested ParameterRefused
 RateLimit ReasoningDelta Refused RequestDelayed RetiredEndpointError RetryPolicy RetryScheduled
 RunContext RunFinished RunInterrupted RunResult RunStarted StopReason TextDelta TextSuperseded

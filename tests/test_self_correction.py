@@ -348,8 +348,8 @@ def test_each_run_has_a_budget_of_its_own(make: Maker, endpoint: Endpoint) -> No
 
 
 def test_the_step_limit_comes_first_where_it_is_lower(make: Maker, endpoint: Endpoint) -> None:
-    result = run(make, endpoint, *different(3), max_agent_steps=3)
-    assert result.stop_reason == "max_steps"
+    result = run(make, endpoint, *different(3), Reply("I can't."), max_agent_steps=3)
+    assert (result.text, result.stop_reason) == ("I can't.", "max_steps")
 
 
 def test_a_model_that_never_learns_is_stopped_long_before_the_step_limit(

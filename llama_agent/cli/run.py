@@ -84,7 +84,8 @@ def run(
         print(printable(result.text))
     code = _exit_code(result)
     if code != ANSWERED and not quiet:
-        print(f"llama-agent: the run ended without an answer: {result.stop_reason}", file=sys.stderr)
+        how = "early" if result.text else "without an answer"
+        print(f"llama-agent: the run ended {how}: {result.stop_reason}", file=sys.stderr)
     raise typer.Exit(code)
 
 
@@ -119,7 +120,8 @@ def _progress(result: RunResult) -> str:
 def _exit_code(result: RunResult) -> int:
     if result.stop_reason in ("answered", "tool"):
         return ANSWERED
-    return LIMIT if result.stop_reason in ("max_steps", "length") else FAILED
+    is_limit = result.stop_reason.startswith("max_") or result.stop_reason in ("length", "mistakes")
+    return LIMIT if is_limit else FAILED
 
 
 def _as_json(result: RunResult) -> str:

@@ -15,16 +15,32 @@ from haystack.dataclasses import ChatMessage, ChatRole, ToolCall
 from haystack.hooks.protocol import HookPoint
 from haystack.tools.tool import Tool
 
-from llama_agent.loop.mistakes import LAST_ANSWER, Mistakes
-from llama_agent.loop.state import RunState
+from llama_agent.arguments import WITHHELD
+from llama_agent.loop.limits import LimitName
+from llama_agent.loop.mistakes import MISTAKEN, Mistakes
+from llama_agent.loop.state import EXIT_REASONS, RunState
+
+CUT_BY = "cut_by"
+"""In a reply's `meta`: the run's limit that cut it."""
+LIMITED = (
+    "You have reached the limit of this run, so no more tools can be called. Answer now as well as you can "
+    "with what you know, and say what is missing."
+)
 
 
 @dataclass(frozen=True)
 class CallModel:
-    """Effect: ask the model. Outcome: its replies."""
+    """
+    Effect: ask the model. Outcome: its replies; the limit that forbids it, or that ended it.
+
+    `is_last`: whether it is the last answer, within what was kept for it; `note`: the message that asks for
+    it.
+    """
 
     messages: Sequence[ChatMessage]
     tools: Sequence[Tool]
+    is_last: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,15 +63,8 @@ class ReadTools:
     """Effect: see which tools are on offer now: a dynamic toolset may have changed. Outcome: the tools."""
 
 
-@dataclass(frozen=True)
-class AddNote:
-    """Effect: tell the model something that no user said. Outcome: the message."""
-
-    text: str
-
-
-Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools | AddNote
-Outcome: TypeAlias = list[ChatMessage] | list[Tool] | None
+Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools
+Outcome: TypeAlias = list[ChatMessage] | list[Tool] | LimitName | None
 Flow: TypeAlias = Generator[Effect, Outcome, None]
 
 
@@ -66,10 +75,12 @@ class LoopPolicy:
 
     :param max_steps: Most steps.
     :param exit_conditions: Names of tools that end the run once they have run well; `text` is always one.
+    :param lands: Whether a run that a limit ends asks for a last answer.
     """
 
     max_steps: int
     exit_conditions: Sequence[str]
+    lands: bool = True
 
 
 def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
@@ -81,26 +92,46 @@ def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
     :returns: Effects to perform, each to be answered with its outcome.
     """
     yield RunHooks("before_run")
-    while run.step_count < policy.max_steps:
+    while (limit := limit_of_steps(run, policy)) is None:
         tools = cast("list[Tool]", (yield ReadTools()))
         run.state.set("tools", tools, handler_override=_replace)
         yield RunHooks("before_llm")
         if (reason := run.stop_requested) is not None:
             run.stop(reason)
             break
-        replies = cast("list[ChatMessage]", (yield CallModel(run.messages, tools)))
-        run.record_replies(replies)
-        ending = reason_to_end(replies, has_tools=bool(tools))
-        if ending is None:
+        replies = yield CallModel(run.messages, tools)
+        if not isinstance(replies, list):
+            limit = cast("LimitName", replies)
+            break
+        answers = cast("list[ChatMessage]", replies)
+        run.record_replies(answers)
+        ending = reason_to_end(answers, has_tools=bool(tools))
+        if ending == "length" and (cut_by := answers[-1].meta.get(CUT_BY)) is not None:
+            run.limit_reached, ending = cast("LimitName", cut_by), None
+        elif ending is None:
             ending = yield from tool_step(run, policy, tools)
         run.count_step()
         if ending is None and run.mistakes.is_enough:
-            ending = yield from last_answer(run)
+            yield from land(run, policy, "mistakes", MISTAKEN.format(count=run.mistakes.count))
+            ending = "mistakes"
         if ending is not None and (yield from ends(run, ending)):
             break
-    else:
-        run.stop("max_agent_steps")
+    if limit is not None:
+        yield from land(run, policy, limit, LIMITED)
     yield RunHooks("after_run")
+
+
+def limit_of_steps(run: RunState, policy: LoopPolicy) -> LimitName | None:
+    """
+    The limit that the next step would exceed.
+
+    :param run: The run so far.
+    :param policy: The agent's rules.
+    :returns: Its name, or None.
+    """
+    if run.limit_reached is not None:
+        return run.limit_reached
+    return "max_steps" if run.step_count >= policy.max_steps else None
 
 
 def tool_step(
@@ -117,28 +148,51 @@ def tool_step(
     yield RunHooks("before_tool")
     calls = run.pending_calls()
     results = cast("list[ChatMessage]", (yield CallTools(calls, tools)) if calls else [])
-    run.record_results(run.mistakes.hinted(calls, results, tools))
+    withheld = sum(bool(result.meta.get(WITHHELD)) for result in results)
+    run.record_results(run.mistakes.hinted(calls, results, tools), unfinished=withheld)
     run.mistakes = run.mistakes.after(calls, results)
+    if withheld:
+        run.limit_reached = "max_tool_calls"
     yield RunHooks("after_tool")
     return exit_tool(calls, results, policy.exit_conditions)
 
 
-def last_answer(run: RunState) -> Generator[Effect, Outcome, str | None]:
+def land(run: RunState, policy: LoopPolicy, reason: str, note: str) -> Generator[Effect, Outcome, None]:
     """
-    Have the model answer without tools: its calls go wrong again and again.
+    End the run with the best answer that there is: the model is asked once more, without tools.
 
     :param run: The run so far.
-    :returns: Why the run ends.
+    :param policy: The agent's rules.
+    :param reason: Why it ends.
+    :param note: What the model is told of it.
     """
-    text = LAST_ANSWER.format(count=run.mistakes.count)
     run.mistakes = Mistakes()
-    run.state.set("messages", cast("list[ChatMessage]", (yield AddNote(text))))
-    yield RunHooks("before_llm")
-    if (reason := run.stop_requested) is not None:
-        return reason
-    run.record_replies(cast("list[ChatMessage]", (yield CallModel(run.messages, ()))))
-    run.count_step()
-    return "mistakes"
+    if policy.lands:
+        request = ChatMessage.from_user(note)
+        run.state.set("messages", [request])
+        yield RunHooks("before_llm")
+        replies = None
+        if run.stop_requested is None:
+            replies = yield CallModel(run.messages, (), is_last=True, note=note)
+        if isinstance(replies, list) and replies:
+            run.record_replies(without_calls(cast("list[ChatMessage]", replies)))
+        else:
+            left = [message for message in run.messages if message is not request]
+            run.state.set("messages", left, handler_override=_replace)
+    run.stop(EXIT_REASONS.get(reason, reason))
+
+
+def without_calls(replies: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """
+    Replies of a model that had no tools to call.
+
+    :param replies: As they came.
+    :returns: Them, without the calls that it made all the same.
+    """
+    return [
+        ChatMessage.from_assistant(reply.text, meta=dict(reply.meta)) if reply.tool_calls else reply
+        for reply in replies
+    ]
 
 
 def ends(run: RunState, reason: str) -> Generator[Effect, Outcome, bool]:

@@ -15,7 +15,7 @@ from llama_agent.json_schema import example_of
 
 ALLOWED = 6
 """Mistakes in a row, after which the model is asked to answer with what it has."""
-LAST_ANSWER = (
+MISTAKEN = (
     "Your tool calls failed {count} times in a row, so no more tools can be called. Answer now as well as "
     "you can with what you know, and say what is missing."
 )

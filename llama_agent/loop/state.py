@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias, cast
 
 from haystack.components.agents.state.state import State
 from haystack.dataclasses import ChatMessage, ChatRole, ToolCall
 
 from llama_agent.events import Event
+from llama_agent.loop.limits import LimitName, Spent
 from llama_agent.loop.mistakes import Mistakes
 
 StopReason: TypeAlias = Literal[
     "answered",
     "tool",
     "max_steps",
+    "max_model_calls",
+    "max_tool_calls",
+    "max_input_tokens",
+    "max_output_tokens",
+    "max_total_tokens",
+    "max_cost",
+    "max_seconds",
     "length",
     "content_filter",
     "mistakes",
@@ -25,17 +33,31 @@ StopReason: TypeAlias = Literal[
     "cancelled",
 ]
 """
-Why a run ended: the model answered; a tool named in `exit_conditions` ran; the step limit; the model's text
-was cut off by its token limit, or by the server's content filter; its tool calls were wrong so often in a row
-that it had to answer without; a hook asked for it; an exception; Ctrl-C; cancellation.
+Why a run ended: the model answered; a tool named in `exit_conditions` ran; one of the `Limits`; the model's
+text was cut off by its token limit, or by the server's content filter; its tool calls were wrong so often in
+a row that it had to answer without; a hook asked for it; an exception; Ctrl-C; cancellation.
 """
 
+EXIT_REASONS: Mapping[str, str] = {"max_steps": "max_agent_steps"}
+"""Haystack's word for one of ours, where it has one."""
 _STOP_REASONS: Mapping[str, StopReason] = {
     "text": "answered",
-    "length": "length",
-    "content_filter": "content_filter",
     "max_agent_steps": "max_steps",
-    "mistakes": "mistakes",
+    **{
+        reason: reason
+        for reason in (
+            "length",
+            "content_filter",
+            "mistakes",
+            "max_model_calls",
+            "max_tool_calls",
+            "max_input_tokens",
+            "max_output_tokens",
+            "max_total_tokens",
+            "max_cost",
+            "max_seconds",
+        )
+    },
 }
 
 _INTERNAL_KEYS = frozenset({"continue_run", "stop_run", "tools", "hook_context", "context_tokens"})
@@ -51,12 +73,14 @@ class Usage:
     :param output_tokens: Tokens received, likewise.
     :param model_calls: Model replies.
     :param tool_calls: Tool calls that were answered, well or badly.
+    :param cost: What the model calls cost, by the `prices` of the run's `Limits`; 0 without.
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     model_calls: int = 0
     tool_calls: int = 0
+    cost: float = 0.0
 
     @property
     def total_tokens(self) -> int:
@@ -127,6 +151,9 @@ class RunState:
     run_id: str
     usage: Usage = field(default_factory=Usage)
     mistakes: Mistakes = field(default_factory=Mistakes)
+    spent: Spent = field(default_factory=Spent)
+    limit_reached: LimitName | None = None
+    """A limit that a step ran into: the run lands before the next."""
 
     @property
     def messages(self) -> list[ChatMessage]:
@@ -181,14 +208,16 @@ class RunState:
                 continue
             counts = cast("Mapping[str, Any]", usage)
             total = _sum(total, counts)
-            sent, answered = (
-                _count(counts, "prompt_tokens", "input_tokens"),
-                _count(counts, "completion_tokens", "output_tokens"),
-            )
+            sent, answered = token_counts(counts)
             given, received = given + sent, received + answered
             self.state.set("context_tokens", sent + answered)
         self.state.set("token_usage", total)
-        self.usage = Usage(given, received, self.usage.model_calls + 1, self.usage.tool_calls)
+        self.usage = replace(
+            self.usage,
+            input_tokens=given,
+            output_tokens=received,
+            model_calls=self.usage.model_calls + 1,
+        )
 
     def pending_calls(self) -> list[ToolCall]:
         """Calls of the last message: a hook may have changed them, or taken them away."""
@@ -207,9 +236,8 @@ class RunState:
             name = message.tool_call_results[0].origin.tool_name
             counts[name] = counts.get(name, 0) + 1
         self.state.set("tool_call_counts", counts)
-        usage = self.usage
-        calls = usage.tool_calls + len(results) - unfinished
-        self.usage = Usage(usage.input_tokens, usage.output_tokens, usage.model_calls, calls)
+        answered = len(results) - unfinished
+        self.usage = replace(self.usage, tool_calls=self.usage.tool_calls + answered)
 
     def result(self, events: Sequence[Event], stop_reason: StopReason | None = None) -> RunResult:
         """
@@ -224,6 +252,39 @@ class RunState:
             outputs["last_message"] = self.messages[-1]
         reason = stop_reason or self.stop_reason
         return RunResult(outputs, run_id=self.run_id, stop_reason=reason, usage=self.usage, events=events)
+
+    def to_dict(self) -> dict[str, Any]:
+        """
+        The run so far as data that JSON can hold: the conversation, the state's keys, and all counters.
+
+        :returns: Data for `from_dict`.
+        """
+        return {
+            "run_id": self.run_id,
+            "state": self.state.to_dict(skip_keys=["tools", "hook_context"]),
+            "usage": asdict(self.usage),
+            "spent": asdict(self.spent),
+            "mistakes": {**asdict(self.mistakes), "last": sorted(map(list, self.mistakes.last))},
+            "limit_reached": self.limit_reached,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RunState:
+        """
+        A run as it was.
+
+        :param data: Made by `to_dict`.
+        :returns: The run; its tools have to be given anew.
+        """
+        mistakes = data["mistakes"]
+        return cls(
+            State.from_dict(data["state"]),
+            data["run_id"],
+            usage=Usage(**data["usage"]),
+            spent=Spent(**data["spent"]),
+            mistakes=Mistakes(mistakes["count"], mistakes["steps"], frozenset(map(tuple, mistakes["last"]))),
+            limit_reached=data["limit_reached"],
+        )
 
     @property
     def stop_reason(self) -> StopReason:
@@ -246,6 +307,19 @@ def _sum(total: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         else:
             summed[key] = value
     return summed
+
+
+def token_counts(usage: Mapping[str, Any]) -> tuple[int, int]:
+    """
+    Tokens sent and received.
+
+    :param usage: As a server or another generator counts them.
+    :returns: Both; 0 for what isn't there.
+    """
+    return (
+        _count(usage, "prompt_tokens", "input_tokens"),
+        _count(usage, "completion_tokens", "output_tokens"),
+    )
 
 
 def _count(usage: Mapping[str, Any], *names: str) -> int:

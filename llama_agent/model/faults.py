@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Self
 from urllib.parse import urljoin, urlsplit
 
@@ -182,6 +183,38 @@ def in_time(pieces: Iterable[bytes], until: float | None) -> Iterator[bytes]:
         if until is not None and time.monotonic() > until:
             raise too_slow()
         yield piece
+
+
+@contextmanager
+def cut_off(response: httpx2.Response, until: float | None) -> Generator[None]:
+    """
+    End a blocked read of a response when its time is over: a thread can't be interrupted, its socket can.
+
+    :param response: It is being read.
+    :param until: The time on `time.monotonic`'s clock; None for no bound.
+    :returns: A context manager.
+    """
+    stream = response.extensions.get("network_stream")
+    connection = stream.get_extra_info("socket") if until is not None and stream is not None else None
+    if until is None or not isinstance(connection, socket.socket):
+        yield
+        return
+
+    def shut() -> None:
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(0.0, until - time.monotonic()), shut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except httpx2.HTTPError:
+        if time.monotonic() > until:
+            raise too_slow() from None
+        raise
+    finally:
+        timer.cancel()
 
 
 def too_slow() -> EndpointError:

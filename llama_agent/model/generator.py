@@ -36,7 +36,7 @@ from pydantic import BaseModel
 from llama_agent.errors import ConfigurationError, EndpointError
 from llama_agent.events import ToolCallsRecovered, ToolModeChanged, emit
 from llama_agent.model.asking import Ask, Fetch, ModeFlow, ModelCall, Switch, Tell
-from llama_agent.model.attempts import Attempts
+from llama_agent.model.attempts import Answer, Attempts
 from llama_agent.model.clients import Clients
 from llama_agent.model.constrained import constrained
 from llama_agent.model.encoding import MessageEncoder
@@ -55,6 +55,7 @@ from llama_agent.model.small_model import small_model
 from llama_agent.model.streams import Json, Reply
 from llama_agent.model.text_calls import Shown
 from llama_agent.model.wire import LIST_MODELS, Transport
+from llama_agent.output_room import is_output_shared
 from llama_agent.redaction import redact
 from llama_agent.tool_names import check_tool_names
 
@@ -63,6 +64,8 @@ allow_deserialization_module(__name__)
 
 T = TypeVar("T")
 
+_LEAST_OUTPUT = 16
+"""Tokens that a request is given, though nothing is left: with fewer a reply says nothing."""
 _CLIENT_OPTIONS: dict[str, Literal["headers", "params", "timeout"]] = {
     "extra_headers": "headers",
     "extra_query": "params",
@@ -247,7 +250,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         if model is None:
             model = self._clients.choose_model(cast("Json", attempts.perform(client, Fetch(LIST_MODELS))))
         call = self._model_call(messages, callback is not None, generation_kwargs, tools, tools_strict, model)
-        flow, outcome, failure = self._flow(call), None, None
+        flow, outcome, failure, room = self._flow(call), None, None, _Room(call)
         while True:
             try:
                 effect = flow.send(outcome) if failure is None else flow.throw(failure)
@@ -256,7 +259,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             outcome, failure = None, None
             try:
                 if isinstance(effect, Ask | Fetch):
-                    outcome = attempts.perform(client, self._with_options(effect, generation_kwargs))
+                    effect = self._with_options(room.left(effect), generation_kwargs)
+                    outcome = room.took(attempts.perform(client, effect))
                 elif isinstance(effect, Tell):
                     attempts.tell(effect.reply)
                 else:
@@ -298,7 +302,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             listed = await attempts.perform_async(client, Fetch(LIST_MODELS))
             model = self._clients.choose_model(cast("Json", listed))
         call = self._model_call(messages, callback is not None, generation_kwargs, tools, tools_strict, model)
-        flow, outcome, failure = self._flow(call), None, None
+        flow, outcome, failure, room = self._flow(call), None, None, _Room(call)
         while True:
             try:
                 effect = flow.send(outcome) if failure is None else flow.throw(failure)
@@ -307,8 +311,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             outcome, failure = None, None
             try:
                 if isinstance(effect, Ask | Fetch):
-                    effect = self._with_options(effect, generation_kwargs)
-                    outcome = await attempts.perform_async(client, effect)
+                    effect = self._with_options(room.left(effect), generation_kwargs)
+                    outcome = room.took(await attempts.perform_async(client, effect))
                 elif isinstance(effect, Tell):
                     await attempts.tell_async(effect.reply)
                 else:
@@ -447,14 +451,21 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
     def _attempts(self, retry: RetryPolicy | None, callback: StreamingCallbackT | None) -> Attempts:
         return Attempts(
             transport=self._transport,
-            policy=self._retry_policy(retry),
+            policy=self.retry_policy(retry),
             pacer=self._clients.pacer,
             limit=self.rate_limit,
             callback=callback,
             maker=ChunkMaker(ComponentInfo.from_component(self)),
         )
 
-    def _retry_policy(self, given: RetryPolicy | None) -> RetryPolicy:
+    def retry_policy(self, given: RetryPolicy | None = None) -> RetryPolicy:
+        """
+        When a failed request is sent again.
+
+        :param given: A call's own policy.
+        :returns: It, else the generator's `retry`, else what its `max_retries` or the environment says.
+        :raises ConfigurationError: `OPENAI_MAX_RETRIES` is no number.
+        """
         if (policy := given or self.retry) is not None:
             return policy
         if self.max_retries is not None:
@@ -465,6 +476,33 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         if not text.isdecimal():
             raise ConfigurationError(f"OPENAI_MAX_RETRIES must be a whole number, not {text!r}")
         return RetryPolicy(max_retries=int(text))
+
+
+class _Room:
+    """The output tokens that the requests of one model call share, where they do."""
+
+    def __init__(self, call: ModelCall) -> None:
+        limits = (call.fields.get(name) for name in ("max_completion_tokens", "max_tokens"))
+        self._most = next((limit for limit in limits if isinstance(limit, int)), None)
+        self._used = 0
+
+    def left(self, effect: Ask | Fetch) -> Ask | Fetch:
+        """The request, with no more than is left."""
+        if self._most is None or not self._used or not is_output_shared() or isinstance(effect, Fetch):
+            return effect
+        left = max(_LEAST_OUTPUT, self._most - self._used)
+        fields = dict(effect.request.fields)
+        for name in ("max_completion_tokens", "max_tokens"):
+            if isinstance(fields.get(name), int):
+                fields[name] = min(fields[name], left)
+        return replace(effect, request=replace(effect.request, fields=fields))
+
+    def took(self, outcome: Answer) -> Answer:
+        """The outcome; what it took is counted."""
+        for reply in outcome if isinstance(outcome, list) else ():
+            count = reply.usage.get("completion_tokens")
+            self._used += count if isinstance(count, int) else 0
+        return outcome
 
 
 def _without_secrets(name: str, value: T) -> T:

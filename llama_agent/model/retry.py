@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import tenacity
@@ -107,6 +107,21 @@ class RetryPolicy:
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         return self.wait_before(state.attempt_number, _error_of(state))
+
+
+def within(policy: RetryPolicy, seconds: float) -> RetryPolicy:
+    """
+    A policy for a request that has only so much time.
+
+    :param policy: The usual one.
+    :param seconds: What is left.
+    :returns: The same, with its deadline and the limit of an attempt no later than that.
+    """
+    limits = {
+        name: seconds if (usual := getattr(policy, name)) is None else min(usual, seconds)
+        for name in ("deadline", "attempt_timeout")
+    }
+    return replace(policy, **limits)
 
 
 def check_policy(given: object) -> None:

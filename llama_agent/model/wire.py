@@ -38,7 +38,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from llama_agent.model.encoding import MessageEncoder, dumps
-from llama_agent.model.faults import in_time, saying_retired, translated
+from llama_agent.model.faults import cut_off, in_time, saying_retired, translated
 from llama_agent.model.history import History
 from llama_agent.model.profiles import Traits
 from llama_agent.model.redirects import Heard, follow, follow_async
@@ -250,7 +250,7 @@ class Transport:
                     yield assembler.add(chunk.model_dump())
                 assembler.done = True
                 return
-            with closing(self._open(client, request)) as response:
+            with closing(self._open(client, request)) as response, cut_off(response, request.until):
                 if not _is_event_stream(response):
                     yield assembler.take_whole(b"".join(in_time(response.iter_bytes(), request.until)))
                     return
@@ -296,7 +296,7 @@ class Transport:
             if body is None:
                 return parse_listing(request.heard_of(client.get(url, cast_to=httpx2.Response)).content)
             if request.until is not None:
-                with closing(self._open(client, request)) as opened:
+                with closing(self._open(client, request)) as opened, cut_off(opened, request.until):
                     return parse_object(b"".join(in_time(opened.iter_bytes(), request.until)))
             response = client.post(url, content=body, cast_to=httpx2.Response, options=_options(request))
             return parse_object(request.heard_of(response).content)
