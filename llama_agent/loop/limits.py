@@ -49,6 +49,8 @@ _ANSWER = 256
 """Tokens that a sub-agent's answer takes in the conversation above it, beside its text."""
 _PER_MESSAGE = 30
 """Bytes that a chat template adds to a message."""
+_LEAST_SECONDS = 2.0
+"""Kept for the last answer, of a limit that has them."""
 _PER_MILLION = 1_000_000
 _WHOLE = ("steps", "model_calls", "tool_calls", "input_tokens", "output_tokens", "total_tokens")
 
@@ -363,7 +365,8 @@ class Budget:
         """For the last answer: as long as the longest call so far, with some room, but no more than half."""
         if self.limits.seconds is None:
             return 0.0
-        return min(max(self._longest_call * 2, self.limits.seconds * 0.1), self.limits.seconds / 2)
+        least = max(self._longest_call * 2, self.limits.seconds * 0.1, _LEAST_SECONDS)
+        return min(least, self.limits.seconds / 2)
 
     def _cost(self, model: str | None, read: int, written: int) -> float:
         if not self.limits.prices:
