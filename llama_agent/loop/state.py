@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from haystack.components.agents.state.state import State
 from haystack.dataclasses import ChatMessage, ChatRole, ToolCall
@@ -13,25 +13,20 @@ from llama_agent.events import Event
 from llama_agent.loop.limits import LimitName, Spent
 from llama_agent.loop.mistakes import Mistakes
 
-StopReason: TypeAlias = Literal[
-    "answered",
-    "tool",
-    "max_steps",
-    "max_model_calls",
-    "max_tool_calls",
-    "max_input_tokens",
-    "max_output_tokens",
-    "max_total_tokens",
-    "max_cost",
-    "max_seconds",
-    "length",
-    "content_filter",
-    "mistakes",
-    "hook",
-    "failed",
-    "interrupted",
-    "cancelled",
-]
+StopReason: TypeAlias = (
+    LimitName
+    | Literal[
+        "answered",
+        "tool",
+        "length",
+        "content_filter",
+        "mistakes",
+        "hook",
+        "failed",
+        "interrupted",
+        "cancelled",
+    ]
+)
 """
 Why a run ended: the model answered; a tool named in `exit_conditions` ran; one of the `Limits`; the model's
 text was cut off by its token limit, or by the server's content filter; its tool calls were wrong so often in
@@ -43,21 +38,8 @@ EXIT_REASONS: Mapping[str, str] = {"max_steps": "max_agent_steps"}
 _STOP_REASONS: Mapping[str, StopReason] = {
     "text": "answered",
     "max_agent_steps": "max_steps",
-    **{
-        reason: reason
-        for reason in (
-            "length",
-            "content_filter",
-            "mistakes",
-            "max_model_calls",
-            "max_tool_calls",
-            "max_input_tokens",
-            "max_output_tokens",
-            "max_total_tokens",
-            "max_cost",
-            "max_seconds",
-        )
-    },
+    **{limit: limit for limit in get_args(LimitName)},
+    **{reason: reason for reason in ("length", "content_filter", "mistakes")},
 }
 
 _INTERNAL_KEYS = frozenset({"continue_run", "stop_run", "tools", "hook_context", "context_tokens"})

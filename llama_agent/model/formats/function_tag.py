@@ -74,8 +74,6 @@ def _read_parameters(cursor: Cursor, name: str, begin: int) -> None:
             raise Cut
         values[key] = _inside(cursor.text[cursor.at : end.start()])
         cursor.at = end.end()
-    if not values and cursor.offered.schema(name).get("required") and cursor.is_weak:
-        raise NoCall
     cursor.add(name, coerce(values, cursor.offered.schema(name)), begin)
 
 

@@ -106,11 +106,6 @@ class TextReader:
         return [piece.found for piece in self._kept if isinstance(piece, _Block)]
 
     @property
-    def block_texts(self) -> list[str]:
-        """Their texts."""
-        return [piece.text for piece in self._kept if isinstance(piece, _Block)]
-
-    @property
     def outside(self) -> str:
         """The text without the calls; once the reply is over."""
         return "".join(piece for piece in self._kept if isinstance(piece, str))
