@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Self
+
+
+class Cancelled(BaseException):
+    """
+    Ends the work of a run whose token was cancelled. `Agent.run` catches it.
+
+    No `Exception`, so that nobody between swallows it.
+    """
 
 
 class CancelToken:
     """
-    Says whether a run was broken off. A tool that works for long looks at it now and then, and stops.
+    Breaks a run off: give it as `agent.run(..., cancel=token)`, and call `cancel` from any thread or task. A
+    tool that works for long finds its call's own in `RunContext.cancel`, looks at it now and then, and stops.
 
     Once cancelled, it stays so. Safe to use from any thread.
     """
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks: dict[object, Callable[[], object]] = {}
 
     @property
     def cancelled(self) -> bool:
@@ -22,7 +38,11 @@ class CancelToken:
 
     def cancel(self) -> None:
         """Say that the work is no longer wanted."""
-        self._event.set()
+        with self._lock:
+            self._event.set()
+            callbacks, self._callbacks = list(self._callbacks.values()), {}
+        for callback in callbacks:
+            callback()
 
     def wait(self, seconds: float) -> bool:
         """
@@ -32,3 +52,129 @@ class CancelToken:
         :returns: Whether it is cancelled.
         """
         return self._event.wait(seconds)
+
+    def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """
+        Have a function called once it is cancelled: at once when it is already.
+
+        :param callback: Called without arguments, in the thread that cancels; it must be quick, and not
+            raise.
+        :returns: Call it when the callback isn't needed any more.
+        """
+        key = object()
+        with self._lock:
+            if is_new := not self._event.is_set():
+                self._callbacks[key] = callback
+        if not is_new:
+            callback()
+
+        def remove() -> None:
+            with self._lock:
+                self._callbacks.pop(key, None)
+
+        return remove
+
+    def check(self) -> None:
+        """
+        Go no further when cancelled.
+
+        :raises Cancelled: It is.
+        """
+        if self._event.is_set():
+            raise Cancelled
+
+    @contextmanager
+    def linked(self) -> Generator[CancelToken]:
+        """
+        A token for a part of the work: cancelled with this one, or by itself alone.
+
+        :returns: A context manager that gives it.
+        """
+        part = CancelToken()
+        remove = self.on_cancel(part.cancel)
+        try:
+            yield part
+        finally:
+            remove()
+
+
+class ended_by:
+    """
+    Ends the running task's work within the block when a token is cancelled.
+
+    :param token: From any thread. None for none.
+    :raises Cancelled: It was cancelled. When the task itself is cancelled too, its `CancelledError` passes.
+    """
+
+    def __init__(self, token: CancelToken | None) -> None:
+        self._token = token
+        self._is_over = self._has_fired = False
+
+    async def __aenter__(self) -> Self:
+        if self._token is not None:
+            self._token.check()
+            self._loop = asyncio.get_running_loop()
+            self._task = asyncio.current_task()
+            self._cancelling = self._task.cancelling() if self._task else 0
+            self._remove = self._token.on_cancel(self._tell_loop)
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._is_over = True
+        if self._token is None:
+            return
+        self._remove()
+        if self._has_fired and self._task is not None:
+            others = self._task.uncancel() > self._cancelling
+            if isinstance(error, asyncio.CancelledError) and not others:
+                raise Cancelled from error
+
+    def _tell_loop(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nothing runs on it
+            self._loop.call_soon_threadsafe(self._cancel_task)
+
+    def _cancel_task(self) -> None:
+        if not self._is_over and self._task is not None:
+            self._has_fired = True
+            self._task.cancel()
+
+
+_current: ContextVar[CancelToken | None] = ContextVar("llama_agent_cancel", default=None)
+
+
+def current_cancel() -> CancelToken | None:
+    """
+    The token of the work that this code is part of: a run's, or a tool call's.
+
+    :returns: It, or None where nobody can cancel it by one.
+    """
+    return _current.get()
+
+
+@contextmanager
+def cancellable(token: CancelToken | None) -> Generator[None]:
+    """
+    Make a token the current one within the block, in this thread or task and those it starts.
+
+    :param token: The token; None leaves the current one.
+    """
+    if token is None:
+        yield
+        return
+    reset = _current.set(token)
+    try:
+        yield
+    finally:
+        _current.reset(reset)
+
+
+def pause(seconds: float) -> None:
+    """
+    Sleep, but no longer than until the current work is cancelled.
+
+    :param seconds: How long.
+    :raises Cancelled: It is.
+    """
+    token = current_cancel() or CancelToken()
+    if token.wait(seconds):
+        raise Cancelled

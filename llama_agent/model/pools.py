@@ -25,6 +25,7 @@ import httpx2
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
 from llama_agent.errors import ConfigurationError
+from llama_agent.model.interrupts import make_interruptible
 from llama_agent.redaction import redact
 
 Client = TypeVar("Client", httpx2.Client, httpx2.AsyncClient)
@@ -107,6 +108,7 @@ def borrow(base_url: str, account: str, settings: Mapping[str, Any]) -> Pool:
         client = _made(DefaultHttpxClient, settings)
         hooks = client.event_hooks
         client.event_hooks = {**hooks, "response": [_read_as_utf8, *hooks["response"]]}
+        make_interruptible(client)
         pool = Pool(client, key, 1)
         _pools.append(pool)
         return pool
