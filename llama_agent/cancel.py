@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Self
 
+from llama_agent.errors import ConfigurationError
+
 
 class Cancelled(BaseException):
     """
@@ -98,6 +100,27 @@ class CancelToken:
             remove()
 
 
+@contextmanager
+def joined(*tokens: CancelToken | None) -> Generator[CancelToken | None]:
+    """
+    One token for several: cancelled with any of them.
+
+    :param tokens: None among them for none.
+    :returns: A context manager that gives it; None when there is none.
+    """
+    given = [token for token in tokens if token is not None]
+    if len(given) < 2:
+        yield given[0] if given else None
+        return
+    both = CancelToken()
+    removes = [token.on_cancel(both.cancel) for token in given]
+    try:
+        yield both
+    finally:
+        for remove in removes:
+            remove()
+
+
 class ended_by:
     """
     Ends the running task's work within the block when a token is cancelled.
@@ -137,6 +160,17 @@ class ended_by:
         if not self._is_over and self._task is not None:
             self._has_fired = True
             self._task.cancel()
+
+
+def check_token(given: object) -> None:
+    """
+    Make sure that what was given as `cancel=` is a token.
+
+    :param given: What a caller passed; None for none.
+    :raises ConfigurationError: It is something else.
+    """
+    if not isinstance(given, CancelToken | None):
+        raise ConfigurationError(f"cancel must be a CancelToken, not {given!r}")
 
 
 _current: ContextVar[CancelToken | None] = ContextVar("llama_agent_cancel", default=None)

@@ -202,6 +202,38 @@ class ToolProgress(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ToolRetryScheduled(Event):
+    """
+    A tool failed in a way that may pass by itself, and will be called again.
+
+    :param attempt: The attempt that failed, from 1.
+    :param wait: Seconds until the next.
+    :param reason: Why it failed.
+    """
+
+    tool_name: str
+    call_id: str | None
+    attempt: int
+    wait: float
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolTimedOut(Event):
+    """
+    A tool call took longer than it may.
+
+    :param seconds: How long it may take.
+    :param leaked: Whether its thread still runs: Python can't end one.
+    """
+
+    tool_name: str
+    call_id: str | None
+    seconds: float
+    leaked: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ToolFinished(Event):
     """
     A tool call ended, well or badly.
