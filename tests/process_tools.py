@@ -102,7 +102,7 @@ class Gate:
 
 def tell(witness: str, *words: object) -> int:
     """Say something to a witness; the pipe stays open as long as this process lives."""
-    pipe = os.open(witness, os.O_WRONLY)
+    pipe = os.open(witness, os.O_WRONLY | os.O_NONBLOCK)  # where nobody listens any more, it fails
     os.write(pipe, (" ".join(map(str, words)) + "\n").encode())
     return pipe
 
@@ -230,10 +230,17 @@ def leaves_a_thread_and_tells(witness: str) -> str:
 def leaves_a_copy(witness: str) -> str:
     """Return, and leave a copy of this process behind that never ends."""
     if os.fork() == 0:
+        _tell_and_hold(witness)
+    return "returned"
+
+
+def _tell_and_hold(witness: str) -> None:
+    """What a copy of a process does: it must never get back to what the process would do."""
+    try:
         tell(witness, os.getpid())
         threading.Event().wait(HOLD)
+    finally:
         os._exit(0)
-    return "returned"
 
 
 def _square(number: int, results: Any) -> None:
@@ -488,8 +495,7 @@ def exits(code: int) -> str:
 def exits_and_leaves_a_copy(witness: str) -> str:
     """End the process, but leave a copy of it, with all that it has open."""
     if os.fork() == 0:
-        tell(witness, os.getpid())
-        threading.Event().wait(HOLD)
+        _tell_and_hold(witness)
     os._exit(0)
 
 
@@ -613,6 +619,7 @@ def hold_with_a_copy(witness: str) -> str:
     tell(witness, os.getpid())
     if os.fork() == 0:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        _tell_and_hold(witness)
     threading.Event().wait(HOLD)
     return "too late"
 
@@ -631,4 +638,5 @@ def prints_for_ever(witness: str) -> str:
     end = monotonic() + HOLD
     while monotonic() < end:
         os.write(2, b"and another thing\n" * 100)
+        threading.Event().wait(0.001)
     return "too late"
