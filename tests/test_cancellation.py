@@ -1688,10 +1688,7 @@ def test_a_pipeline_hands_the_token_on(scene: Scene, mode: str) -> None:
     helper = threading.Thread(target=_cancel_at_request, args=[scene, token])
     helper.start()
     begin = monotonic()
-    if mode == "async":
-        outputs = asyncio.run(pipeline.run_async(data))
-    else:
-        outputs = pipeline.run(data)
+    outputs = asyncio.run(pipeline.run_async(data)) if mode == "async" else pipeline.run(data)
     helper.join()
     assert monotonic() - begin < BOUND + PATIENCE
     assert outputs["agent"]["exit_reason"] == "cancelled"
