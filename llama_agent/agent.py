@@ -28,6 +28,7 @@ from llama_agent.haystack_compat import render_prompt_messages
 from llama_agent.loop.drivers import drive, drive_async
 from llama_agent.loop.flow import LoopPolicy, agent_flow
 from llama_agent.loop.limits import Budget, Limits, current_budget
+from llama_agent.loop.repeats import TIMES
 from llama_agent.loop.state import RunResult, RunState
 from llama_agent.model.generator import MetaLlamaChatGenerator
 from llama_agent.model.retry import RetryPolicy, check_policy
@@ -37,7 +38,7 @@ from llama_agent.tool_sizes import ASSUMED_WINDOW, size_warning
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.execution import Execution
 from llama_agent.tooling.given_tools import as_tools
-from llama_agent.tooling.tool import FunctionTool, is_function_tool
+from llama_agent.tooling.tool import FunctionTool, hints_of, is_function_tool
 
 # What `to_dict` names here may be loaded again: nothing else of this package, and no user's functions.
 allow_deserialization_module(__name__)
@@ -447,6 +448,8 @@ class Agent(HaystackAgent):
             max_steps=allowed.steps or self.max_agent_steps,
             exit_conditions=[name for name in self.exit_conditions if name != "text"],
             lands=allowed.landing is not False,
+            repeats=TIMES if allowed.repeats is None else allowed.repeats,
+            is_repeatable=lambda tool: hints_of(tool).repeatable,
         )
         settings = RunSettings(
             generator=self.chat_generator,

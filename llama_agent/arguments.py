@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from pydantic import ValidationError
 
@@ -29,7 +29,9 @@ MISTAKE = "mistake"
 """In a tool message's `meta`: the call couldn't be run as it was written; it is for the model to mend it."""
 
 WITHHELD = "withheld"
-"""In a tool message's `meta`: a limit kept the call from being run."""
+"""In a tool message's `meta`: why the call was kept from being run, a `WithheldBy`."""
+WithheldBy: TypeAlias = Literal["limit", "turn", "repeat"]
+"""The run's limits; its tool can't be called in this turn; the same call has been made too often."""
 
 _SHOWN = 120
 _LINES = 10

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from haystack.components.generators.chat.types import ChatGenerator
-from haystack.dataclasses import ChatMessage, StreamingCallbackT, ToolCall
+from haystack.dataclasses import ChatMessage, StreamingCallbackT, StreamingChunk
 from haystack.hooks.protocol import Hook, HookPoint
 from haystack.tools.tool import Tool
 from haystack.tracing.tracer import Span, tracer
@@ -25,6 +26,8 @@ from llama_agent.events import (
     NoteAdded,
     RunFinished,
     RunStarted,
+    TextDelta,
+    TextSuperseded,
     collecting,
 )
 from llama_agent.haystack_compat import run_hooks, run_hooks_async
@@ -37,15 +40,20 @@ from llama_agent.loop.flow import (
     Outcome,
     ReadTools,
     RunHooks,
+    TellNote,
 )
 from llama_agent.loop.limits import Budget, Grant, LimitName, Limits, expected_tokens, spending
+from llama_agent.loop.odd_replies import is_answer
 from llama_agent.loop.state import RunResult, RunState, StopReason, token_counts
 from llama_agent.model.generator import MetaLlamaChatGenerator
 from llama_agent.model.retry import RetryPolicy, within
 from llama_agent.output_room import shared_output
 from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval
-from llama_agent.tooling.execution import Batch, Execution
+from llama_agent.tooling.execution import Batch, Execution, NotCalled
+
+_RAISED_OUTPUT = 4096
+"""Tokens that a reply may have at least, once one was cut; else four times the usual."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +124,21 @@ class Performer:
                 share = self._granted(effect)
                 if share.limit is not None:
                     return self._refused(effect, share.limit)
+                for chunk in self._taken_back(effect):
+                    self._show(chunk)
                 with self._settled(effect, share) as call, self._asked(effect, call):
                     inputs = self._inputs(effect, share)
                     call.take(cast("Any", self.settings.generator).run(**inputs))
+                for chunk in self._given_back(effect, call):
+                    self._show(chunk)
                 return call.outcome
             case CallTools():
                 with self._kept(self._batch(effect)) as batch:
                     return self.settings.execution.run(batch)
             case ReadTools():
                 return list(self.read_tools())
+            case TellNote(text):
+                return self.sink.emit(NoteAdded, text=text)
             case RunHooks(point):
                 if point in self.settings.hooks:
                     run_hooks(self.settings.hooks, point, self.run.state)
@@ -142,16 +156,22 @@ class Performer:
                 share = self._granted(effect)
                 if share.limit is not None:
                     return self._refused(effect, share.limit)
+                for chunk in self._taken_back(effect):
+                    await self._show_async(chunk)
                 with self._settled(effect, share) as call, self._asked(effect, call):
                     inputs = self._inputs(effect, share)
                     async with asyncio.timeout(share.seconds):
                         call.take(await self._ask_async(inputs))
+                for chunk in self._given_back(effect, call):
+                    await self._show_async(chunk)
                 return call.outcome
             case CallTools():
                 with self._kept(self._batch(effect)) as batch:
                     return await self.settings.execution.run_async(batch)
             case ReadTools():
                 return list(self.read_tools())
+            case TellNote(text):
+                return self.sink.emit(NoteAdded, text=text)
             case RunHooks(point):
                 if point in self.settings.hooks:
                     await run_hooks_async(self.settings.hooks, point, self.run.state)
@@ -203,6 +223,29 @@ class Performer:
             return await generator.run_async(**inputs)
         return await asyncio.to_thread(generator.run, **inputs)
 
+    def _taken_back(self, effect: CallModel) -> Iterator[StreamingChunk]:
+        """Says of a text that was shown, and is asked for again, that it doesn't count."""
+        characters = sum(len(reply.text or "") for reply in effect.supersedes)
+        if characters:
+            self.sink.emit(TextSuperseded, characters=characters)
+            yield StreamingChunk("", meta={"superseded": characters})
+
+    def _given_back(self, effect: CallModel, call: _ModelCall) -> Iterator[StreamingChunk]:
+        """A text that counts after all, since nothing better came of asking again."""
+        text = "".join(reply.text or "" for reply in effect.supersedes)
+        if text and not any(is_answer(reply) or reply.tool_calls for reply in call.replies):
+            self.sink.emit(TextDelta, text=text)
+            yield StreamingChunk(text)
+
+    def _show(self, chunk: StreamingChunk) -> None:
+        if self.settings.streaming_callback is not None:
+            self.settings.streaming_callback(chunk)
+
+    async def _show_async(self, chunk: StreamingChunk) -> None:
+        callback = self.settings.streaming_callback
+        if callback is not None and inspect.isawaitable(answer := callback(chunk)):
+            await answer
+
     def _granted(self, effect: CallModel) -> Grant:
         """The call's share of what the run may use."""
         budget = self.settings.budget
@@ -236,7 +279,11 @@ class Performer:
         except BaseException as error:
             budget.settle(model, share, failed=True)
             is_late = share.seconds is not None and time.perf_counter() - started >= share.seconds * 0.99
-            if effect.is_last and isinstance(error, Exception) and not isinstance(error, ConfigurationError):
+            if effect.supersedes and isinstance(error, EndpointError):
+                call.outcome = []  # the reply that was cut stands: there is nothing better
+            elif (
+                effect.is_last and isinstance(error, Exception) and not isinstance(error, ConfigurationError)
+            ):
                 self.sink.emit(LastAnswerFailed, reason=redact(str(error) or "the time is over"))
                 call.outcome = []
             elif is_late and isinstance(error, EndpointError | TimeoutError):
@@ -266,11 +313,15 @@ class Performer:
 
     def _inputs(self, effect: CallModel, share: Grant) -> dict[str, Any]:
         inputs: dict[str, Any] = {"messages": effect.messages}
-        if effect.tools:
-            inputs["tools"] = list(effect.tools)
+        is_ours = isinstance(self.settings.generator, MetaLlamaChatGenerator)
+        if effect.withheld and is_ours:
+            inputs["withheld"] = effect.withheld
+        tools = [tool for tool in effect.tools if is_ours or tool.name not in effect.withheld]
+        if tools:
+            inputs["tools"] = tools
         if self.settings.streaming_callback is not None:
             inputs["streaming_callback"] = self.settings.streaming_callback
-        if (kwargs := self._generation_kwargs(share)) is not None:
+        if (kwargs := self._generation_kwargs(effect, share)) is not None:
             inputs["generation_kwargs"] = kwargs
         retry = self.settings.retry
         if share.seconds is not None and isinstance(self.settings.generator, MetaLlamaChatGenerator):
@@ -279,15 +330,18 @@ class Performer:
             inputs["retry"] = retry
         return inputs
 
-    def _generation_kwargs(self, share: Grant) -> dict[str, Any] | None:
+    def _generation_kwargs(self, effect: CallModel, share: Grant) -> dict[str, Any] | None:
         """The run's settings, held to its limits."""
         given = self.settings.generation_kwargs
         own = cast("dict[str, Any]", getattr(self.settings.generator, "generation_kwargs", None) or {})
         both = {**own, **(given or {})}
         limited: dict[str, Any] = {}
+        name = next((n for n in ("max_completion_tokens", "max_tokens") if both.get(n)), "max_tokens")
+        most = cast("int | None", both.get(name))
+        if effect.raises_output:
+            most = limited[name] = max(_RAISED_OUTPUT, 4 * (most or 0))
         if share.output_tokens is not None:
-            name = next((n for n in ("max_completion_tokens", "max_tokens") if both.get(n)), "max_tokens")
-            limited[name] = min(share.output_tokens, both.get(name) or share.output_tokens)
+            limited[name] = min(share.output_tokens, most or share.output_tokens)
         if share.seconds is not None and isinstance(self.settings.generator, MetaLlamaChatGenerator):
             usual = both.get("timeout") or self.settings.generator.timeout
             limited["timeout"] = (
@@ -307,18 +361,27 @@ class Performer:
             raise_on_failure=settings.raise_on_failure,
             approval=settings.approval,
             deps=settings.deps,
-            withheld=self._withheld(effect.calls),
+            not_called=self._not_called(effect),
             cancel=self._cancel,
         )
 
-    def _withheld(self, calls: Sequence[ToolCall]) -> dict[int, str]:
-        """Calls beyond the limits, by place."""
-        allowed = self.settings.budget.grant_tools([call.tool_name for call in calls])
-        return {
-            place: f"Tool '{call.tool_name}' was not called: the run's limit of tool calls is reached."
-            for place, (call, may) in enumerate(zip(calls, allowed, strict=True))
-            if not may
-        }
+    def _not_called(self, effect: CallTools) -> dict[int, NotCalled]:
+        """Calls that aren't to be run, by place."""
+        kept_back: dict[int, NotCalled] = {}
+        for place, call in enumerate(effect.calls):
+            if call.tool_name in effect.withheld:
+                kept_back[place] = NotCalled("turn", f"Tool '{call.tool_name}' can't be called in this turn.")
+            elif place in effect.beyond:
+                text = f"Tool '{call.tool_name}' was not called: this very call was made too often."
+                kept_back[place] = NotCalled("repeat", text)
+        places = [place for place in range(len(effect.calls)) if place not in kept_back]
+        allowed = self.settings.budget.grant_tools([effect.calls[place].tool_name for place in places])
+        for place, may in zip(places, allowed, strict=True):
+            if not may:
+                name = effect.calls[place].tool_name
+                text = f"Tool '{name}' was not called: the run's limit of tool calls is reached."
+                kept_back[place] = NotCalled("limit", text)
+        return kept_back
 
     @contextmanager
     def _kept(self, batch: Batch) -> Generator[Batch]:
@@ -333,7 +396,7 @@ class Performer:
     @contextmanager
     def _asked(self, effect: CallModel, answer: _ModelCall) -> Generator[None]:
         self.sink.step = self.run.step_count + 1
-        names = tuple(tool.name for tool in effect.tools)
+        names = tuple(tool.name for tool in effect.tools if tool.name not in effect.withheld)
         self.sink.emit(ModelRequested, message_count=len(effect.messages), tools=names)
         started = time.perf_counter()
         with tracer.trace("haystack.agent.step.llm", parent_span=self._span) as span:

@@ -245,15 +245,17 @@ def test_an_empty_reply_isnt_an_answer(endpoint: Endpoint) -> None:
     assert run(endpoint, "Hi", settings={"tools": [add]}).text == "done"
 
 
-@pytest.mark.parametrize(
-    ("finish_reason", "ours"), [("length", "length"), ("content_filter", "content_filter")]
-)
-def test_a_reply_that_was_cut_ends_the_run_with_the_reason(
-    endpoint: Endpoint, finish_reason: str, ours: str
-) -> None:
-    endpoint.script(Reply("It is", finish_reason=finish_reason))
+def test_a_reply_that_was_filtered_ends_the_run_with_the_reason(endpoint: Endpoint) -> None:
+    endpoint.script(Reply("It is", finish_reason="content_filter"))
     result = run(endpoint, "Hi", settings={"tools": [add]})
-    assert (result["exit_reason"], result.stop_reason, result.text) == (finish_reason, ours, "It is")
+    assert (result["exit_reason"], result.stop_reason) == ("content_filter", "content_filter")
+    assert result.text == "It is"
+
+
+def test_a_reply_that_was_cut_twice_ends_the_run_with_the_reason(endpoint: Endpoint) -> None:
+    endpoint.script(Reply("It", finish_reason="length"), Reply("It is", finish_reason="length"))
+    result = run(endpoint, "Hi", settings={"tools": [add]})
+    assert (result["exit_reason"], result.stop_reason, result.text) == ("length", "length", "It is")
 
 
 # Going on.
@@ -1125,7 +1127,7 @@ def test_building_an_agent_opens_and_asks_nothing(monkeypatch: pytest.MonkeyPatc
 def test_a_refusal_is_the_last_word(endpoint: Endpoint) -> None:
     endpoint.script(Reply(None, extra={"refusal": "I can't help with that."}))
     result = run(endpoint, "Do it", settings={"tools": [add]})
-    assert (result.stop_reason, result.text) == ("answered", "I can't help with that.")
+    assert (result.stop_reason, result.text) == ("refused", "I can't help with that.")
 
 
 def test_a_call_cut_off_by_the_token_limit_is_never_executed(endpoint: Endpoint) -> None:

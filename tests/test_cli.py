@@ -250,7 +250,7 @@ SCENES = {
         ["Add", "--tools", "tools.py:add", "--max-steps", "2", "--json"],
         [*(Reply(calls=[("add", {"a": 1, "b": n})]) for n in range(2)), Reply("About 3.")],
     ),
-    "cut off": Scene(["Hi"], [Reply("The answer is", finish_reason="length")]),
+    "cut off": Scene(["Hi"], [Reply("The answer is", finish_reason="length")] * 2),
     "quiet": Scene(
         ["Add", "--tools", "tools:add", "--quiet"], [Reply(calls=[("add", {"a": 1, "b": 2})]), Reply("3")]
     ),
@@ -484,7 +484,7 @@ def test_version_is_printed(folder: Path) -> None:
 
 def test_help_names_the_options_and_the_exit_codes(folder: Path) -> None:
     shown = llama_agent(folder, "run", "--help", env={"COLUMNS": "200"}).out
-    for text in ("--tools", "--yes", "--json", "0 answered", "3 ended by a limit"):
+    for text in ("--tools", "--yes", "--json", "0 answered", "3 ended early"):
         assert text in shown
 
 

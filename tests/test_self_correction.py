@@ -8,7 +8,7 @@ import pytest
 from haystack.dataclasses import ChatMessage, ToolCall
 from haystack.tools.tool import Tool
 
-from llama_agent import Agent, Refused, RunFinished, RunResult, ToolStarted, tool
+from llama_agent import Agent, Limits, Refused, RunFinished, RunResult, ToolStarted, tool
 from tests.conftest import Maker
 from tests.endpoint import Always, Endpoint, Item, Reply, Request
 from tests.strict_server import faults, strictly
@@ -216,7 +216,7 @@ def test_a_strong_hint_for_a_huge_schema_stays_bounded(make: Maker, endpoint: En
 
 
 def test_a_failing_tool_is_no_mistake_of_the_models(make: Maker, endpoint: Endpoint) -> None:
-    result = run(make, endpoint, *[made(("boom", {}))] * 8, Reply("done"))
+    result = run(make, endpoint, *[made(("boom", {}))] * 8, Reply("done"), limits=Limits(repeats=0))
     assert (result.text, result.stop_reason) == ("done", "answered")
     assert not any('"properties"' in text for text in told(result))
 
@@ -372,7 +372,8 @@ def test_a_no_of_the_user_is_no_mistake(make: Maker, endpoint: Endpoint) -> None
         def ask(self, call: ToolCall, tool: Tool) -> Refused:
             return Refused("not today")
 
-    result = run(make, endpoint, *[made(GOOD)] * 8, Reply("done"), approval=Never())
+    replies = [*[made(GOOD)] * 8, Reply("done")]
+    result = run(make, endpoint, *replies, approval=Never(), limits=Limits(repeats=0))
     assert (result.text, result.stop_reason) == ("done", "answered")
 
 

@@ -15,6 +15,9 @@ from llama_agent.errors import ConfigurationError, LlamaAgentError, RunInterrupt
 if TYPE_CHECKING:
     from llama_agent.loop.state import RunResult
 
+_EARLY = ("length", "mistakes", "repeating", "no_answer")
+"""Endings of a run that got somewhere, though not to its end."""
+
 
 def run(
     task: Annotated[
@@ -47,7 +50,7 @@ def run(
     """
     Give a model a task and tools. The answer goes to standard output, all else to standard error.
 
-    Exit codes: 0 answered, 1 failed, 2 wrong usage, 3 ended by a limit.
+    Exit codes: 0 answered, 1 failed or refused, 2 wrong usage, 3 ended early.
     """
     wanted = _task(task, file)
     from haystack.dataclasses import ChatMessage
@@ -120,7 +123,7 @@ def _progress(result: RunResult) -> str:
 def _exit_code(result: RunResult) -> int:
     if result.stop_reason in ("answered", "tool"):
         return ANSWERED
-    is_limit = result.stop_reason.startswith("max_") or result.stop_reason in ("length", "mistakes")
+    is_limit = result.stop_reason.startswith("max_") or result.stop_reason in _EARLY
     return LIMIT if is_limit else FAILED
 
 

@@ -7,7 +7,7 @@ and no I/O in here: so a run can be replayed by feeding its outcomes back.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -18,7 +18,9 @@ from haystack.tools.tool import Tool
 from llama_agent.arguments import WITHHELD
 from llama_agent.loop.limits import LimitName
 from llama_agent.loop.mistakes import MISTAKEN, Mistakes
-from llama_agent.loop.state import EXIT_REASONS, RunState
+from llama_agent.loop.odd_replies import MOST_NOTES, is_answer, is_cut, note_on
+from llama_agent.loop.repeats import CIRCLING, NOT_NOW, REPEATED, TIMES, Finding, Repeats
+from llama_agent.loop.state import RunState
 
 CUT_BY = "cut_by"
 """In a reply's `meta`: the run's limit that cut it."""
@@ -27,28 +29,48 @@ LIMITED = (
     "with what you know, and say what is missing."
 )
 
+LANDING_NOTES = {"mistakes": MISTAKEN, "repeating": CIRCLING}
+"""What a model is told that has to answer without tools, by what went wrong too often."""
+
 
 @dataclass(frozen=True)
 class CallModel:
     """
     Effect: ask the model. Outcome: its replies; the limit that forbids it, or that ended it.
 
-    `is_last`: whether it is the last answer, within what was kept for it; `note`: the message that asks for
-    it.
+    `withheld`: tools that aren't on offer in this turn; `is_last`: whether it is the last answer, within what
+    was kept for it; `note`: the message that asks for it; `raises_output`: whether it may be longer than
+    usual, since one was cut; `supersedes`: replies that were shown and don't count, unless it fails.
     """
 
     messages: Sequence[ChatMessage]
     tools: Sequence[Tool]
+    withheld: frozenset[str] = frozenset()
     is_last: bool = False
     note: str = ""
+    raises_output: bool = False
+    supersedes: Sequence[ChatMessage] = ()
 
 
 @dataclass(frozen=True)
 class CallTools:
-    """Effect: run the tool calls of one reply. Outcome: one tool message per call, in the calls' order."""
+    """
+    Effect: run the tool calls of one reply. Outcome: one tool message per call, in the calls' order.
+
+    `withheld`: tools that can't be called in this turn; `beyond`: places of calls that were made too often.
+    """
 
     calls: Sequence[ToolCall]
     tools: Sequence[Tool]
+    withheld: frozenset[str] = frozenset()
+    beyond: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class TellNote:
+    """Effect: tell whoever watches that the model was told something that no user said."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -63,7 +85,7 @@ class ReadTools:
     """Effect: see which tools are on offer now: a dynamic toolset may have changed. Outcome: the tools."""
 
 
-Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools
+Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools | TellNote
 Outcome: TypeAlias = list[ChatMessage] | list[Tool] | LimitName | None
 Flow: TypeAlias = Generator[Effect, Outcome, None]
 
@@ -76,11 +98,15 @@ class LoopPolicy:
     :param max_steps: Most steps.
     :param exit_conditions: Names of tools that end the run once they have run well; `text` is always one.
     :param lands: Whether a run that a limit ends asks for a last answer.
+    :param repeats: How often the same call is made before the model is told; 0 for never.
+    :param is_repeatable: Whether a tool is one that polls: its calls may repeat.
     """
 
     max_steps: int
     exit_conditions: Sequence[str]
     lands: bool = True
+    repeats: int = TIMES
+    is_repeatable: Callable[[Tool], bool] = lambda tool: False
 
 
 def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
@@ -99,26 +125,72 @@ def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
         if (reason := run.stop_requested) is not None:
             run.stop(reason)
             break
-        replies = yield CallModel(run.messages, tools)
+        replies = yield from ask(run, tools)
         if not isinstance(replies, list):
-            limit = cast("LimitName", replies)
+            limit = replies
             break
-        answers = cast("list[ChatMessage]", replies)
-        run.record_replies(answers)
-        ending = reason_to_end(answers, has_tools=bool(tools))
-        if ending == "length" and (cut_by := answers[-1].meta.get(CUT_BY)) is not None:
+        ending = reason_to_end(replies, has_tools=bool(tools))
+        is_call = bool(tools) and bool(run.pending_calls())
+        if not is_call and (cut_by := replies[-1].meta.get(CUT_BY) if replies else None) is not None:
             run.limit_reached, ending = cast("LimitName", cut_by), None
+        elif ending is None and (note := note_on(replies)) is not None:
+            ending = yield from ask_for_words(run, note)
         elif ending is None:
             ending = yield from tool_step(run, policy, tools)
         run.count_step()
-        if ending is None and run.mistakes.is_enough:
-            yield from land(run, policy, "mistakes", MISTAKEN.format(count=run.mistakes.count))
-            ending = "mistakes"
+        if ending in LANDING_NOTES:
+            yield from land(run, policy, ending, LANDING_NOTES[ending])
         if ending is not None and (yield from ends(run, ending)):
             break
     if limit is not None:
         yield from land(run, policy, limit, LIMITED)
     yield RunHooks("after_run")
+
+
+def ask(run: RunState, tools: Sequence[Tool]) -> Generator[Effect, Outcome, list[ChatMessage] | LimitName]:
+    """
+    Ask the model; a text that its token limit cut is asked for once more, with a higher limit.
+
+    :param run: The run so far.
+    :param tools: Tools on offer.
+    :returns: Its replies, which are part of the run now; or the limit that forbids it.
+    """
+    outcome = yield CallModel(run.messages, tools, run.withheld, raises_output=run.raises_output)
+    if not isinstance(outcome, list):
+        return cast("LimitName", outcome)
+    replies = cast("list[ChatMessage]", outcome)
+    if not is_cut(replies) or run.raises_output or CUT_BY in replies[-1].meta:
+        run.record_replies(replies)
+        return replies
+    run.raises_output = True
+    if replies[-1].tool_calls:
+        run.record_replies(replies)
+        return replies
+    run.record_usage(replies)
+    outcome = yield CallModel(run.messages, tools, run.withheld, raises_output=True, supersedes=replies)
+    if isinstance(outcome, list) and outcome:
+        longer = cast("list[ChatMessage]", outcome)
+        run.record_usage(longer)
+        if longer[-1].tool_calls or is_answer(longer[-1]) or not is_answer(replies[-1]):
+            replies = longer
+    run.state.set("messages", replies)
+    return replies
+
+
+def ask_for_words(run: RunState, note: str) -> Generator[Effect, Outcome, str | None]:
+    """
+    Ask a model again that said nothing.
+
+    :param run: The run so far.
+    :param note: What it is told.
+    :returns: Why the run ends, when it was asked often enough; else None.
+    """
+    run.silent_replies += 1
+    if run.silent_replies > MOST_NOTES:
+        return "no_answer"
+    run.add_note(note)
+    yield TellNote(note)
+    return None
 
 
 def limit_of_steps(run: RunState, policy: LoopPolicy) -> LimitName | None:
@@ -143,18 +215,54 @@ def tool_step(
     :param run: The run so far.
     :param policy: The agent's rules.
     :param tools: Tools on offer in this step.
-    :returns: Name of the tool that ends the run, or None.
+    :returns: Why the run ends: the name of a tool, or what went wrong too often; None when it goes on.
     """
     yield RunHooks("before_tool")
     calls = run.pending_calls()
-    results = cast("list[ChatMessage]", (yield CallTools(calls, tools)) if calls else [])
-    withheld = sum(bool(result.meta.get(WITHHELD)) for result in results)
-    run.record_results(run.mistakes.hinted(calls, results, tools), unfinished=withheld)
+    polling = {tool.name for tool in tools if policy.is_repeatable(tool)}
+    beyond = run.repeats.beyond(calls, polling, policy.repeats) if policy.repeats else frozenset[int]()
+    effect = CallTools(calls, tools, run.withheld, beyond)
+    results = cast("list[ChatMessage]", (yield effect) if calls else [])
+    withheld = [result.meta[WITHHELD] for result in results if WITHHELD in result.meta]
+    run.record_results(run.mistakes.hinted(calls, results, tools), unfinished=len(withheld))
     run.mistakes = run.mistakes.after(calls, results)
-    if withheld:
+    run.silent_replies, run.withheld = 0, frozenset()
+    if "limit" in withheld:
         run.limit_reached = "max_tool_calls"
     yield RunHooks("after_tool")
-    return exit_tool(calls, results, policy.exit_conditions)
+    if (ending := exit_tool(calls, results, policy.exit_conditions)) is not None:
+        return ending
+    if run.mistakes.is_enough:
+        return "mistakes"
+    if not policy.repeats:
+        return None
+    run.repeats, found = run.repeats.after(calls, results, polling, policy.repeats)
+    return (yield from break_circle(run, found))
+
+
+def break_circle(run: RunState, found: Finding) -> Generator[Effect, Outcome, str | None]:
+    """
+    See to a model that makes the same calls again and again: first a note, then without the tool for a turn,
+    then the last answer.
+
+    :param run: The run so far.
+    :param found: What the last step's calls say.
+    :returns: Why the run ends, or None.
+    """
+    names = ", ".join(f"'{name}'" for name in found.names)
+    match found.strike:
+        case 0:
+            return None
+        case 1:
+            note = REPEATED.format(names=names)
+        case 2:
+            run.withheld = frozenset(found.names)
+            note = NOT_NOW.format(names=names)
+        case _:
+            return "repeating"
+    run.add_note(note)
+    yield TellNote(note)
+    return None
 
 
 def land(run: RunState, policy: LoopPolicy, reason: str, note: str) -> Generator[Effect, Outcome, None]:
@@ -166,7 +274,7 @@ def land(run: RunState, policy: LoopPolicy, reason: str, note: str) -> Generator
     :param reason: Why it ends.
     :param note: What the model is told of it.
     """
-    run.mistakes = Mistakes()
+    run.mistakes, run.repeats, run.withheld = Mistakes(), Repeats(), frozenset()
     if policy.lands:
         request = ChatMessage.from_user(note)
         run.state.set("messages", [request])
@@ -179,7 +287,7 @@ def land(run: RunState, policy: LoopPolicy, reason: str, note: str) -> Generator
         else:
             left = [message for message in run.messages if message is not request]
             run.state.set("messages", left, handler_override=_replace)
-    run.stop(EXIT_REASONS.get(reason, reason))
+    run.stop(reason)
 
 
 def without_calls(replies: Sequence[ChatMessage]) -> list[ChatMessage]:
@@ -213,7 +321,7 @@ def reason_to_end(replies: Sequence[ChatMessage], *, has_tools: bool) -> str | N
     """
     Whether a reply is the last word.
 
-    An empty reply isn't one: the model is asked again.
+    One that says nothing isn't: the model is asked again.
 
     :param replies: What the model answered.
     :param has_tools: Whether it could have called a tool.
@@ -222,13 +330,15 @@ def reason_to_end(replies: Sequence[ChatMessage], *, has_tools: bool) -> str | N
     if any(reply.tool_calls for reply in replies) and has_tools:
         return None
     last = replies[-1] if replies else None
-    if last is not None and last.is_from(ChatRole.ASSISTANT):
-        finish_reason = last.meta.get("finish_reason")
-        if finish_reason in ("length", "content_filter"):
-            return str(finish_reason)
-        if last.text or last.meta.get("refusal"):
-            return "text"
-    return None if has_tools else "text"
+    if last is None or not last.is_from(ChatRole.ASSISTANT):
+        return None
+    if last.meta.get("refusal"):
+        return "refused"
+    if (finish_reason := last.meta.get("finish_reason")) == "content_filter":
+        return "content_filter"
+    if not is_answer(last):
+        return None
+    return "length" if finish_reason == "length" else "text"
 
 
 def exit_tool(

@@ -52,7 +52,7 @@ _PER_MESSAGE = 30
 _LEAST_SECONDS = 2.0
 """Kept for the last answer, of a limit that has them."""
 _PER_MILLION = 1_000_000
-_WHOLE = ("steps", "model_calls", "tool_calls", "input_tokens", "output_tokens", "total_tokens")
+_WHOLE = ("steps", "model_calls", "tool_calls", "input_tokens", "output_tokens", "total_tokens", "repeats")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,8 @@ class Limits:
     :param prices: Price of a million input tokens and of a million output tokens, by the model's name; `"*"`
         for any other.
     :param seconds: Wall time from the run's beginning.
+    :param repeats: How often the same call with the same result is made before the model is told; at twice as
+        often the run ends. 0 for never. None for 3. See also `tool(repeatable=True)`.
     :param landing: Whether the last answer is asked for. None for yes.
     :raises ConfigurationError: A number is out of range.
     """
@@ -89,11 +91,16 @@ class Limits:
     cost: float | None = None
     prices: Mapping[str, tuple[float, float]] | None = None
     seconds: float | None = None
+    repeats: int | None = None
     landing: bool | None = None
 
     def __post_init__(self) -> None:
         for name in _WHOLE:
-            _check_whole(f"Limits.{name}", getattr(self, name), least=0 if name == "tool_calls" else 1)
+            _check_whole(
+                f"Limits.{name}", getattr(self, name), least=0 if name in ("tool_calls", "repeats") else 1
+            )
+        if self.repeats == 1:
+            raise ConfigurationError("Limits.repeats must be 2 or more, or 0 for never: 1 is no repeat")
         for name in ("calls_per_tool", "prices"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, Mapping):

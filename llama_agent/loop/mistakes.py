@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 from haystack.dataclasses import ChatMessage, ToolCall
 from haystack.tools.tool import Tool
 
-from llama_agent.arguments import MISTAKE, shorten
+from llama_agent.arguments import MISTAKE, WITHHELD, shorten
 from llama_agent.json_schema import example_of
 
 ALLOWED = 6
 """Mistakes in a row, after which the model is asked to answer with what it has."""
 MISTAKEN = (
-    "Your tool calls failed {count} times in a row, so no more tools can be called. Answer now as well as "
+    "Your tool calls failed too many times in a row, so no more tools can be called. Answer now as well as "
     "you can with what you know, and say what is missing."
 )
 _CHARACTERS = 2000
@@ -52,7 +52,8 @@ class Mistakes:
         :returns: The new count; none once a call has run.
         """
         wrong = [call for call, result in zip(calls, results, strict=False) if _is_mistake(result)]
-        if len(wrong) < len(results):
+        withheld = sum(WITHHELD in result.meta for result in results)
+        if len(wrong) + withheld < len(results):
             return Mistakes(last=frozenset(map(_key, wrong)))
         return Mistakes(self.count + len(wrong), self.steps + 1, frozenset(map(_key, wrong)))
 

@@ -12,6 +12,7 @@ from haystack.dataclasses import ChatMessage, ChatRole, ToolCall
 from llama_agent.events import Event
 from llama_agent.loop.limits import LimitName, Spent
 from llama_agent.loop.mistakes import Mistakes
+from llama_agent.loop.repeats import Repeats
 
 StopReason: TypeAlias = (
     LimitName
@@ -20,7 +21,10 @@ StopReason: TypeAlias = (
         "tool",
         "length",
         "content_filter",
+        "refused",
+        "no_answer",
         "mistakes",
+        "repeating",
         "hook",
         "failed",
         "interrupted",
@@ -29,17 +33,22 @@ StopReason: TypeAlias = (
 )
 """
 Why a run ended: the model answered; a tool named in `exit_conditions` ran; one of the `Limits`; the model's
-text was cut off by its token limit, or by the server's content filter; its tool calls were wrong so often in
-a row that it had to answer without; a hook asked for it; an exception; Ctrl-C; cancellation.
+text was cut off by its token limit, or by the server's content filter; it refused, or said nothing though it
+was asked again; its tool calls were wrong so often in a row, or went in circles, that it had to answer
+without; a hook asked for it; an exception; Ctrl-C; cancellation.
 """
 
-EXIT_REASONS: Mapping[str, str] = {"max_steps": "max_agent_steps"}
+_EXIT_REASONS: Mapping[str, str] = {"max_steps": "max_agent_steps", "refused": "text"}
 """Haystack's word for one of ours, where it has one."""
 _STOP_REASONS: Mapping[str, StopReason] = {
     "text": "answered",
     "max_agent_steps": "max_steps",
     **{limit: limit for limit in get_args(LimitName)},
-    **{reason: reason for reason in ("length", "content_filter", "mistakes")},
+    "length": "length",
+    "content_filter": "content_filter",
+    "no_answer": "no_answer",
+    "mistakes": "mistakes",
+    "repeating": "repeating",
 }
 
 _INTERNAL_KEYS = frozenset({"continue_run", "stop_run", "tools", "hook_context", "context_tokens"})
@@ -103,8 +112,8 @@ class RunResult(dict[str, Any]):
     def text(self) -> str:
         """The answer: text, or refusal, of the last assistant message that has any; else empty."""
         for message in reversed(self.messages):
-            if message.is_from(ChatRole.ASSISTANT) and (text := message.text or message.meta.get("refusal")):
-                return str(text)
+            if message.is_from(ChatRole.ASSISTANT) and (text := _words_of(message)):
+                return text
             if message.is_from(ChatRole.USER):
                 break
         return ""
@@ -136,6 +145,15 @@ class RunState:
     spent: Spent = field(default_factory=Spent)
     limit_reached: LimitName | None = None
     """A limit that a step ran into: the run lands before the next."""
+    repeats: Repeats = field(default_factory=Repeats)
+    withheld: frozenset[str] = frozenset()
+    """Tools that can't be called in this turn."""
+    silent_replies: int = 0
+    """Replies in a row that said nothing."""
+    raises_output: bool = False
+    """Whether replies may be longer than usual, since one was cut."""
+    refused: bool = False
+    """Whether the last reply is a refusal, for which Haystack has no word."""
 
     @property
     def messages(self) -> list[ChatMessage]:
@@ -165,9 +183,10 @@ class RunState:
         """
         Note why the run ends.
 
-        :param reason: Haystack's word for it.
+        :param reason: Haystack's word for it, or ours.
         """
-        self.state.set("exit_reason", reason)
+        self.refused = reason == "refused"
+        self.state.set("exit_reason", _EXIT_REASONS.get(reason, reason))
 
     def take_continue_request(self) -> bool:
         """Whether an `on_exit` hook asked to go on; asked once."""
@@ -175,13 +194,29 @@ class RunState:
         self.state.set("continue_run", False)
         return wanted
 
-    def record_replies(self, replies: list[ChatMessage]) -> None:
+    def record_replies(self, replies: Sequence[ChatMessage]) -> None:
         """
         Add what the model answered, and what it cost.
 
         :param replies: Assistant messages.
         """
-        self.state.set("messages", replies)
+        self.state.set("messages", list(replies))
+        self.record_usage(replies)
+
+    def add_note(self, text: str) -> None:
+        """
+        Tell the model something that no user said.
+
+        :param text: The note.
+        """
+        self.state.set("messages", [ChatMessage.from_user(text)])
+
+    def record_usage(self, replies: Sequence[ChatMessage]) -> None:
+        """
+        Count what a model call cost.
+
+        :param replies: Its assistant messages, which needn't become part of the conversation.
+        """
         total = cast("Mapping[str, Any]", self.state.data.get("token_usage") or {})
         given, received = self.usage.input_tokens, self.usage.output_tokens
         for reply in replies:
@@ -248,6 +283,11 @@ class RunState:
             "spent": asdict(self.spent),
             "mistakes": {**asdict(self.mistakes), "last": sorted(map(list, self.mistakes.last))},
             "limit_reached": self.limit_reached,
+            "repeats": asdict(self.repeats),
+            "withheld": sorted(self.withheld),
+            "silent_replies": self.silent_replies,
+            "raises_output": self.raises_output,
+            "refused": self.refused,
         }
 
     @classmethod
@@ -266,15 +306,28 @@ class RunState:
             spent=Spent(**data["spent"]),
             mistakes=Mistakes(mistakes["count"], mistakes["steps"], frozenset(map(tuple, mistakes["last"]))),
             limit_reached=data["limit_reached"],
+            repeats=Repeats.from_dict(data["repeats"]),
+            withheld=frozenset(data["withheld"]),
+            silent_replies=data["silent_replies"],
+            raises_output=data["raises_output"],
+            refused=data["refused"],
         )
 
     @property
     def stop_reason(self) -> StopReason:
         """Our word for the State's `exit_reason`."""
         reason = self.exit_reason or "text"
+        if self.refused and reason == _EXIT_REASONS["refused"]:
+            return "refused"
         if reason in _STOP_REASONS:
             return _STOP_REASONS[reason]
         return "tool" if reason in (self.state.data.get("tool_call_counts") or {}) else "hook"
+
+
+def _words_of(message: ChatMessage) -> str:
+    """A reply's text, else its refusal."""
+    text = message.text or ""
+    return text if text.strip() else str(message.meta.get("refusal") or text)
 
 
 def _sum(total: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class ModelCall:
     :param after_prose: Whether an untagged call behind prose counts as one.
     :param shown: What was made of conversations before, to know echoes by.
     :param sends_choice: Whether the server is told of `tool_choice`. It holds in any case.
+    :param withheld: Tools that aren't on offer now, though a call of one is still read as such.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -45,6 +46,12 @@ class ModelCall:
     after_prose: bool = False
     shown: Shown = field(default_factory=Shown)
     sends_choice: bool = True
+    withheld: tuple[Tool, ...] = ()
+
+    @property
+    def known_tools(self) -> tuple[Tool, ...]:
+        """Tools that a reply may name."""
+        return (*self.tools, *self.withheld)
 
     @property
     def tool_choice(self) -> object:
@@ -57,9 +64,9 @@ class ModelCall:
 
         :returns: None where there is nothing to call.
         """
-        if not self.tools or self.tool_choice == "none":
+        if not self.known_tools or self.tool_choice == "none":
             return None
-        return TextCalls(Offered(self.tools), self.messages, self.after_prose, self.shown)
+        return TextCalls(Offered(self.known_tools), self.messages, self.after_prose, self.shown)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def constrained(call: ModelCall) -> ModeFlow:
     """
     conversation = told(call.messages, call.tools, PLAIN)
     if not call.tools:
-        return (yield Ask(WireRequest(call.fields, conversation, stream=call.stream)))
+        return (yield Ask(WireRequest(call.fields, conversation, stream=call.stream), call.text_calls()))
     usage = UsageSum()
     writing = {key: value for key, value in call.fields.items() if key not in _ANSWER_FIELDS}
     if not writing.keys() & _LIMITS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import asdict, replace
 from typing import Any, Literal, TypeVar, cast, get_args
@@ -220,6 +221,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         tools: ToolsType | None = None,
         tools_strict: bool | None = None,
         retry: RetryPolicy | None = None,
+        withheld: Collection[str] = (),
     ) -> dict[str, list[ChatMessage]]:
         """
         Ask the model.
@@ -234,6 +236,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         :param tools: Tools for this call, in place of the constructor's.
         :param tools_strict: For this call, in place of the constructor's.
         :param retry: For this call, in place of the constructor's. An `Agent` gives its own here.
+        :param withheld: Names among the tools that aren't on offer in this call; a reply that calls one all
+            the same is still understood. For a loop that keeps a tool back for a turn.
         :returns: `replies`: one assistant message per choice. Its `meta` holds `model`, `finish_reason` and
             `usage`.
         :raises EndpointError: The server failed, retries included, or its answer is no reply.
@@ -249,7 +253,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         model = self._clients.known_model
         if model is None:
             model = self._clients.choose_model(cast("Json", attempts.perform(client, Fetch(LIST_MODELS))))
-        call = self._model_call(messages, callback is not None, generation_kwargs, tools, tools_strict, model)
+        streams = callback is not None
+        call = self._model_call(messages, streams, generation_kwargs, tools, tools_strict, model, withheld)
         flow, outcome, failure, room = self._flow(call), None, None, _Room(call)
         while True:
             try:
@@ -278,6 +283,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         tools: ToolsType | None = None,
         tools_strict: bool | None = None,
         retry: RetryPolicy | None = None,
+        withheld: Collection[str] = (),
     ) -> dict[str, list[ChatMessage]]:
         """
         Ask the model, on the running event loop.
@@ -288,6 +294,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         :param tools: As in `run`.
         :param tools_strict: As in `run`.
         :param retry: As in `run`.
+        :param withheld: As in `run`.
         :returns: As `run`.
         :raises EndpointError: As `run`.
         :raises ConfigurationError: As `run`.
@@ -301,7 +308,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         if model is None:
             listed = await attempts.perform_async(client, Fetch(LIST_MODELS))
             model = self._clients.choose_model(cast("Json", listed))
-        call = self._model_call(messages, callback is not None, generation_kwargs, tools, tools_strict, model)
+        streams = callback is not None
+        call = self._model_call(messages, streams, generation_kwargs, tools, tools_strict, model, withheld)
         flow, outcome, failure, room = self._flow(call), None, None, _Room(call)
         while True:
             try:
@@ -394,7 +402,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             emit(ToolModeChanged, mode=to.mode, reason=to.reason)
 
     def _output(self, replies: list[Reply], call: ModelCall) -> dict[str, list[ChatMessage]]:
-        names = [tool.name for tool in call.tools]
+        names = [tool.name for tool in call.known_tools]
         for reply in replies:
             if reply.recovered:
                 called = tuple(text_call.name for text_call in reply.calls)
@@ -410,6 +418,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         tools: ToolsType | None,
         tools_strict: bool | None,
         model: str,
+        withheld: Collection[str],
     ) -> ModelCall:
         fields: Json = {"model": model, **self.generation_kwargs, **(generation_kwargs or {})}
         fields.update(fields.pop("extra_body", None) or {})
@@ -425,19 +434,22 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             fields["response_format"] = response_format
         offered = flatten_tools_or_toolsets(self.tools if tools is None else tools)
         check_tool_names(offered)
+        if _chosen(fields.get("tool_choice")) in withheld:
+            del fields["tool_choice"]
         conversation = [ChatMessage.from_user(messages)] if isinstance(messages, str) else messages
         for message in conversation:
             if not isinstance(message, ChatMessage):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
                 raise ConfigurationError(f"messages must be ChatMessages, not {type(message).__name__}")
         return ModelCall(
             messages=tuple(conversation),
-            tools=tuple(offered),
+            tools=tuple(tool for tool in offered if tool.name not in withheld),
             fields=fields,
             stream=stream,
             strict=self.tools_strict if tools_strict is None else tools_strict,
             after_prose=self.calls_after_prose,
             shown=self._shown,
             sends_choice=model not in self._without_choice,
+            withheld=tuple(tool for tool in offered if tool.name in withheld),
         )
 
     def _with_options(self, effect: Ask | Fetch, generation_kwargs: dict[str, Any] | None) -> Ask | Fetch:
@@ -503,6 +515,12 @@ class _Room:
             count = reply.usage.get("completion_tokens")
             self._used += count if isinstance(count, int) else 0
         return outcome
+
+
+def _chosen(tool_choice: object) -> object:
+    """The tool that has to be called; None where the choice is another."""
+    function = cast("Json", tool_choice).get("function") if isinstance(tool_choice, dict) else None
+    return cast("Json", function).get("name") if isinstance(function, dict) else None
 
 
 def _without_secrets(name: str, value: T) -> T:

@@ -25,7 +25,7 @@ from haystack.tools.errors import ToolInvocationError
 from haystack.tools.tool import Tool
 from haystack.tracing.tracer import tracer
 
-from llama_agent.arguments import MALFORMED, MISTAKE, WITHHELD, nearest, shorten
+from llama_agent.arguments import MALFORMED, MISTAKE, WITHHELD, WithheldBy, nearest, shorten
 from llama_agent.cancel import CancelToken
 from llama_agent.errors import ConfigurationError, ToolDenied, ToolFailedError, ToolRetry
 from llama_agent.events import ApprovalRequested, ToolFinished, ToolStarted, emit
@@ -59,6 +59,19 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class NotCalled:
+    """
+    Says of a call that it isn't run.
+
+    :param reason: For the loop.
+    :param text: For the model.
+    """
+
+    reason: WithheldBy
+    text: str
+
+
+@dataclass(frozen=True)
 class Batch:
     """
     The tool calls of one reply, and what they run with.
@@ -72,7 +85,7 @@ class Batch:
     :param raise_on_failure: Whether a failure raises instead of going to the model.
     :param approval: Who is asked before calls run.
     :param deps: The caller's object, for tools that ask for the run's context.
-    :param withheld: Calls that aren't run, by their place, and what the model is told of it.
+    :param not_called: Calls that aren't run, by their place.
     :param cancel: Set when the run is broken off.
     :param finished: Filled as calls end: tool messages by the call's place; holds them also when the batch
         is broken off.
@@ -87,7 +100,7 @@ class Batch:
     raise_on_failure: bool = False
     approval: Approval | None = None
     deps: object = None
-    withheld: Mapping[int, str] = field(default_factory=dict[int, str])
+    not_called: Mapping[int, NotCalled] = field(default_factory=dict[int, NotCalled])
     cancel: CancelToken | None = None
     finished: dict[int, ChatMessage] = field(default_factory=dict[int, ChatMessage])
 
@@ -273,8 +286,8 @@ class _Watched:
         The tool and its arguments, or None when the call can't run, for which the model was given the reason.
         """
         job = self._job
-        if (reason := self._batch.withheld.get(job.place)) is not None:
-            self._failed(reason, withheld=True)
+        if (not_called := self._batch.not_called.get(job.place)) is not None:
+            self._failed(not_called.text, withheld_by=not_called.reason)
             return None
         if job.verdict is not None:
             self._failed(job.verdict)
@@ -339,13 +352,15 @@ class _Watched:
         self._batch.finished[self._job.place] = message
         result = message.tool_call_results[0]
         spoken = isinstance(self._error, ToolRetry | ToolDenied)  # the tool's word to the model
-        withheld = bool(message.meta.get(WITHHELD))
-        if result.error and self._batch.raise_on_failure and not spoken and not withheld:
+        is_called = WITHHELD not in message.meta
+        if result.error and self._batch.raise_on_failure and not spoken and is_called:
             raise ToolFailedError(str(result.result), tool_name=self._job.call.tool_name) from self._error
 
-    def _failed(self, text: str, *, withheld: bool = False) -> None:
+    def _failed(self, text: str, *, withheld_by: WithheldBy | None = None) -> None:
         logger.info("tool call failed: %s", redact(text))
-        meta = {WITHHELD: True} if withheld else {MISTAKE: True} if self._is_mistake else None
+        meta: dict[str, Any] | None = {MISTAKE: True} if self._is_mistake else None
+        if withheld_by is not None:
+            meta = {WITHHELD: withheld_by}
         self._message = ChatMessage.from_tool(text, origin=self._job.call, error=True, meta=meta)
 
 
@@ -363,7 +378,7 @@ def _may_overlap(batch: Batch, jobs: list[_Job]) -> bool:
 
 def _needs_approval(batch: Batch, job: _Job) -> bool:
     approval, tool, call = batch.approval, job.tool, job.call
-    if approval is None or tool is None or job.place in batch.withheld or _unreadable(call) is not None:
+    if approval is None or tool is None or job.place in batch.not_called or _unreadable(call) is not None:
         return False
     if not approval.needs(call, tool):
         return False

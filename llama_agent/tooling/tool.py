@@ -57,6 +57,7 @@ class ToolHints:
     :param idempotent: Calling it again with the same arguments changes nothing more (`idempotentHint`).
     :param open_world: Reaches beyond this program's own data (`openWorldHint`).
     :param sequential: Never runs beside another call of the same reply.
+    :param repeatable: Polls: the same call may give the same result many times.
     """
 
     read_only: bool = False
@@ -64,6 +65,7 @@ class ToolHints:
     idempotent: bool = False
     open_world: bool = True
     sequential: bool = False
+    repeatable: bool = False
 
     def __post_init__(self) -> None:
         if self.read_only and self.destructive:
@@ -389,6 +391,7 @@ def tool(
     idempotent: bool = False,
     open_world: bool = True,
     sequential: bool = False,
+    repeatable: bool = False,
     inputs_from_state: dict[str, str] | None = None,
     outputs_to_state: dict[str, dict[str, Any]] | None = None,
     outputs_to_string: dict[str, Any] | None = None,
@@ -404,6 +407,7 @@ def tool(
     idempotent: bool = False,
     open_world: bool = True,
     sequential: bool = False,
+    repeatable: bool = False,
     inputs_from_state: dict[str, str] | None = None,
     outputs_to_state: dict[str, dict[str, Any]] | None = None,
     outputs_to_string: dict[str, Any] | None = None,
@@ -423,6 +427,8 @@ def tool(
     :param open_world: It reaches beyond this program's own data.
     :param sequential: It never runs beside another call of the same reply. Needed for plain functions that
         touch the same file or database, since no code can see that.
+    :param repeatable: It polls: the same call may give the same result many times, and is no sign of a model
+        that goes in circles.
     :param inputs_from_state: Keys of the run's State to parameters that get their values; a model doesn't see
         those parameters.
     :param outputs_to_state: Keys of the run's State to `{"source": key of the result, "handler": function}`,
@@ -435,7 +441,7 @@ def tool(
 
     def make(target: Callable[..., Any], signature: Signature | None = None) -> FunctionTool[..., Any]:
         try:
-            hints = ToolHints(read_only, destructive, idempotent, open_world, sequential)
+            hints = ToolHints(read_only, destructive, idempotent, open_world, sequential, repeatable)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where(target)}: {error}") from None
         return function_tool(
