@@ -66,6 +66,7 @@ SLACK = 20.0
 ROUND_SECONDS = 900.0
 TOKEN_BYTES = 4
 PRICES = (100.0, 1000.0)
+HABITS = ("empty", "thoughts", "length", "mistake", "unknown", "text call", "repeated")
 LEAST_SILENT, LEAST_MISTAKES, LEAST_REPEATS = 3, 6, 3
 
 
@@ -77,6 +78,7 @@ class Case:
     :param number: The same one makes the same dice.
     :param fault_rate: Share of the requests that fail.
     :param odd_rate: Share that is answered oddly.
+    :param habit: A kind of odd reply that the model falls back on.
     :param own_agent: Whether it has an agent to itself, which is closed after it.
     :param cancel_at: The request at which the run is cancelled from another thread.
     """
@@ -88,6 +90,7 @@ class Case:
     max_retries: int
     fault_rate: float
     odd_rate: float
+    habit: str | None
     own_agent: bool
     cancel_at: int | None
 
@@ -114,6 +117,7 @@ def case_of(number: int, way: Way) -> Case:
         max_retries=dice.choice([0, 1, 3, 6]),
         fault_rate=dice.choice([0.0, 0.1, 0.3]),
         odd_rate=dice.choice([0.0, 0.15, 0.5]),
+        habit=dice.choice(HABITS) if dice.random() < 0.2 else None,
         own_agent=dice.random() < 0.3,
         cancel_at=dice.randint(1, 4) if dice.random() < 0.05 else None,
     )
@@ -180,6 +184,12 @@ class Record:
         with self.lock:
             self.executions[name] += 1
 
+    @property
+    def story(self) -> str:
+        """What was sent, in a few words; in brackets what went to sub-agents."""
+        words = [sent.tag if sent.offered else f"{sent.tag} (no tools)" for sent in self.sent]
+        return ", ".join(f"[{word}]" if s.inner else word for s, word in zip(self.sent, words, strict=True))
+
     def of(self, kind: str, *, inner: bool = False, offered: bool | None = None) -> list[Sent]:
         """What was sent of a kind, to the run itself or to its sub-agents."""
         return [
@@ -244,10 +254,14 @@ class World:
             item = FAULTS[tag](dice)
             record.sent.append(Sent("fault", tag, item, bool(offered), inner))
             return item
-        is_odd = luck < case.fault_rate + case.odd_rate
-        tag, reply = (odd if is_odd else usual)(dice, case.number, offered, place)
+        is_odd = luck < case.fault_rate + (0.8 if case.habit else case.odd_rate)
+        if is_odd:
+            tag, reply = odd(dice, case.number, offered, case.habit)
+        else:
+            tag, reply = usual(dice, case.number, offered, place)
         tag, reply = held_to(asked, tag, reply)
         calls = tuple((name, str(arguments)) for name, arguments in reply.calls)
+        calls = calls or (((offered[0], "as text"),) if tag == "text call" else ())
         record.sent.append(Sent("reply", tag, reply, bool(offered), inner, calls, reply.usage))
         return reply
 
@@ -380,7 +394,7 @@ def call(dice: Random, run: int, offered: Sequence[str]) -> tuple[str, Json]:
     return dice.choice(names), {"run": run, "text": dice.choice(["a", "b", "ä" * 30])}
 
 
-def odd(dice: Random, run: int, offered: Sequence[str], place: int) -> tuple[str, Reply]:
+def odd(dice: Random, run: int, offered: Sequence[str], habit: str | None) -> tuple[str, Reply]:
     """What a model says that isn't at its best."""
     name = offered[0] if offered else "echo"
     good = f'{{"run": {run}, "text": "a"}}'
@@ -400,7 +414,7 @@ def odd(dice: Random, run: int, offered: Sequence[str], place: int) -> tuple[str
             "same ids": lambda: Reply(calls=[(name, good), (offered[-1], good)], ids=["x", "x"]),
             "repeated": lambda: Reply(calls=[(name, good)]),
         }
-    tag = dice.choice(list(kinds))
+    tag = habit if habit in kinds else dice.choice(list(kinds))
     return tag, kinds[tag]()
 
 
@@ -467,7 +481,7 @@ def beyond_limits(record: Record, result: RunResult, seconds: float) -> Iterator
     for name, used in spent.items():
         most = getattr(limits, name)
         if most is not None and used > most + 1e-9:
-            yield f"{name}: {used} of {most}"
+            yield f"{name}: {used} of {most}; sent {record.story}"
     if result["step_count"] > MOST_STEPS:
         yield f"{result['step_count']} steps of {MOST_STEPS}"
     for name, most in (limits.calls_per_tool or {}).items():
@@ -510,7 +524,7 @@ def untrue(record: Record, result: RunResult, outcome: Outcome) -> Iterator[str]
             least = (limits.model_calls or 0) - (limits.landing is not False)
             is_true = limits.model_calls is not None and (inner or all_replies >= least)
         case "max_tool_calls":
-            asked_for = Counter(name for name, _ in calls)
+            asked_for = Counter(name for sent in record.sent for name, _ in sent.calls)
             too_many = limits.tool_calls is not None and (inner or len(calls) > limits.tool_calls)
             too_often = any(asked_for[name] > most for name, most in (limits.calls_per_tool or {}).items())
             is_true = too_many or too_often
@@ -527,7 +541,7 @@ def untrue(record: Record, result: RunResult, outcome: Outcome) -> Iterator[str]
         case _:
             is_true = False
     if not is_true:
-        yield f"said {reason}, but was sent {[sent.tag for sent in main]}, and said {result.text[:60]!r}"
+        yield f"said {reason} and {result.text[:60]!r}, but was sent {record.story}"
     if record.cancelled != (reason == "cancelled"):
         yield f"said {reason}, and was cancelled: {record.cancelled}"
     if limits.landing is False and landed:
