@@ -20,6 +20,7 @@ import tenacity
 from tenacity.stop import StopBaseT
 
 from llama_agent.cancel import Cancelled, CancelToken, pause
+from llama_agent.errors import ToolDenied, ToolRetry
 from llama_agent.events import ToolRetryScheduled, ToolTimedOut, emit
 from llama_agent.redaction import redact
 from llama_agent.tooling.call_options import CallOptions
@@ -61,10 +62,10 @@ class Call:
     :param call_id: The model's id of it.
     :param function: The sync function, where there is one.
     :param async_function: The async one.
-    :param arguments: For it.
+    :param arguments: Gives its arguments, new ones each time: what an attempt did to them isn't the next's.
     :param options: How it is run.
     :param retries: Further attempts after one of `options.retry_on`.
-    :param until: When it has to be over, on `time.monotonic`'s clock; None for no limit.
+    :param seconds: How long it may take, retries included; None for no limit.
     :param cancel: Its own token: cancelled when it takes too long, and with the run.
     :param is_watched: Whether it may be cancelled from elsewhere while the caller waits.
     :param threads: Those that tools of the run run in; a sync function's joins them.
@@ -74,10 +75,10 @@ class Call:
     call_id: str | None
     function: Callable[..., Any] | None
     async_function: Callable[..., Any] | None
-    arguments: BoundArguments
+    arguments: Callable[[], BoundArguments]
     options: CallOptions = field(default_factory=CallOptions)
     retries: int = 0
-    until: float | None = None
+    seconds: float | None = None
     cancel: CancelToken = field(default_factory=CancelToken)
     is_watched: bool = False
     threads: set[Future[Captured]] = field(default_factory=set[Future[Captured]])
@@ -91,12 +92,12 @@ class Call:
         :raises TimedOut: It took too long.
         :raises Cancelled: The run is over.
         """
-        if self.until is None and not self.is_watched:
+        if self.seconds is None and not self.is_watched:
             return self._attempts(on_loop).value()
-        began = self._begin()
+        until = self._end()
         future = self._in_thread(lambda: self._attempts(on_loop))
         try:
-            is_done = bool(wait_for_any([future], until=self.until, cancel=self.cancel))
+            is_done = bool(wait_for_any([future], until=until, cancel=self.cancel))
         except BaseException:
             self._leave(future)
             raise
@@ -106,7 +107,7 @@ class Call:
         self._leave(future)
         if is_cancelled:
             raise Cancelled
-        raise self._timed_out(began, is_left=not future.done(), leaked=not future.done())
+        raise self._timed_out(is_left=not future.done(), leaked=not future.done())
 
     async def run_async(self) -> Any:
         """
@@ -116,12 +117,12 @@ class Call:
         :raises TimedOut: As `run`.
         """
         threads: list[Future[Captured]] = []
-        if self.until is None:
+        if self.seconds is None:
             return (await self._attempts_async(threads)).value()
-        began = self._begin()
+        until = self._end()
         task = asyncio.ensure_future(self._attempts_async(threads))
         try:
-            await asyncio.wait({task}, timeout=self.until - began)
+            await asyncio.wait({task}, timeout=until - time.monotonic() if until else None)
         finally:
             is_done = task.done()
             if not is_done:
@@ -133,14 +134,15 @@ class Call:
         if threads and not threads[-1].done():
             await asyncio.wait({asyncio.wrap_future(threads[-1])}, timeout=_LEFT_SECONDS)
         leaked = bool(threads) and not threads[-1].done()
-        raise self._timed_out(began, is_left=leaked or not task.done(), leaked=leaked)
+        raise self._timed_out(is_left=leaked or not task.done(), leaked=leaked)
 
-    def _begin(self) -> float:
-        """When it begins; there is no use in a call that has no time."""
-        now = time.monotonic()
-        if self.until is not None and now >= self.until:
+    def _end(self) -> float | None:
+        """When it has to be over; there is no use in a call that has no time."""
+        if self.seconds is None:
+            return None
+        if self.seconds <= 0:
             raise TimedOut(f"Tool '{self.name}' was not called: there is no time left.")
-        return now
+        return time.monotonic() + self.seconds
 
     def _attempts(self, on_loop: Await) -> Captured:
         def attempt() -> Captured:
@@ -156,7 +158,7 @@ class Call:
     async def _attempts_async(self, threads: list[Future[Captured]]) -> Captured:
         async def attempt() -> Captured:
             if self.async_function is not None and self.options.isolation is None:
-                return await captured(finished(self.arguments.call(self.async_function)))
+                return await captured(finished(self.arguments().call(self.async_function)))
             threads.append(self._in_thread(self._called_here))
             done = await asyncio.wrap_future(threads[-1])
             return done if done.raised is not None else await captured(finished(done.returned))
@@ -167,7 +169,7 @@ class Call:
 
     def _called(self, on_loop: Await) -> Any:
         if self.options.isolation is None and self.function is None and self.async_function is not None:
-            return on_loop(self.arguments.call(self.async_function))
+            return on_loop(self.arguments().call(self.async_function))
         value = self._called_here().value()
         return on_loop(value) if _has_to_be_awaited(value) else value
 
@@ -175,8 +177,8 @@ class Call:
         try:
             if self.options.isolation == "process":
                 function = cast("Callable[..., Any]", self.function or self.async_function)
-                return Captured(run_in_process(function, self.arguments, self.cancel))
-            return Captured(collected(self.arguments.call(cast("Callable[..., Any]", self.function))))
+                return Captured(run_in_process(function, self.arguments(), self.cancel))
+            return Captured(collected(self.arguments().call(cast("Callable[..., Any]", self.function))))
         except TOOL_FAILURES as error:
             return Captured(raised=error)
 
@@ -191,8 +193,8 @@ class Call:
         self.cancel.cancel()
         wait([future], timeout=_LEFT_SECONDS)
 
-    def _timed_out(self, began: float, *, is_left: bool, leaked: bool) -> TimedOut:
-        seconds = (self.until or began) - began
+    def _timed_out(self, *, is_left: bool, leaked: bool) -> TimedOut:
+        seconds = self.seconds or 0.0
         emit(ToolTimedOut, tool_name=self.name, call_id=self.call_id, seconds=seconds, leaked=leaked)
         if is_left:
             logger.warning("tool '%s' still runs, though its time is over", self.name)
@@ -201,8 +203,8 @@ class Call:
 
     def _retrying(self) -> dict[str, Any]:
         stop: StopBaseT = tenacity.stop_after_attempt(self.retries + 1)
-        if self.until is not None:
-            stop |= tenacity.stop_before_delay(self.until - time.monotonic())
+        if self.seconds is not None:
+            stop |= tenacity.stop_before_delay(self.seconds)
         return {
             "stop": stop,
             "wait": tenacity.wait_random_exponential(multiplier=_FIRST_WAIT, max=_LONGEST_WAIT),
@@ -212,7 +214,8 @@ class Call:
         }
 
     def _may_pass(self, outcome: Captured) -> bool:
-        return isinstance(outcome.raised, self.options.retry_on) and not self.cancel.cancelled
+        is_word = isinstance(outcome.raised, ToolRetry | ToolDenied)  # the tool's own, to the model
+        return isinstance(outcome.raised, self.options.retry_on) and not is_word and not self.cancel.cancelled
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         error = _last_outcome(state).raised

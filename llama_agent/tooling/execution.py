@@ -332,7 +332,7 @@ class _Watched:
                 self._is_mistake = False
                 emit(ToolStarted, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
                 given = {**state_values, **_injected(self._batch, tool, call, cancel)}
-                return _call_of(self._batch, tool, call, bound.with_values(given), cancel)
+                return _call_of(self._batch, tool, call, bound.with_values(given), cancel, given)
             self._failed(rejection_text(tool.name, problems))
         return None
 
@@ -485,7 +485,12 @@ def _not_in_state(batch: Batch, tool: Tool, found: Mapping[str, Any]) -> list[st
 
 
 def _call_of(
-    batch: Batch, tool: Tool, call: ToolCall, arguments: BoundArguments, cancel: CancelToken
+    batch: Batch,
+    tool: Tool,
+    call: ToolCall,
+    arguments: BoundArguments,
+    cancel: CancelToken,
+    given: Mapping[str, Any],
 ) -> Call:
     function, async_function = functions_of(tool)
     if not is_function_tool(tool):
@@ -493,16 +498,24 @@ def _call_of(
         async_function = tool.invoke_async if async_function is not None else None
     options = options_of(tool)
     seconds = batch.tool_timeout if options.timeout is None else options.timeout
-    ends = [batch.until, None if seconds is None else time.monotonic() + seconds]
+    left = None if batch.until is None else batch.until - time.monotonic()
+    attempts = iter((arguments,))
+
+    def renewed() -> BoundArguments:
+        if (first := next(attempts, None)) is not None:
+            return first
+        bound = bind(tool, call.arguments, filled=given)
+        return arguments if isinstance(bound, list) else bound.with_values(given)
+
     return Call(
         name=tool.name,
         call_id=call.id,
         function=function,
         async_function=async_function,
-        arguments=arguments,
+        arguments=renewed,
         options=options,
         retries=retries_of(tool),
-        until=min((end for end in ends if end is not None), default=None),
+        seconds=min((time for time in (seconds, left) if time is not None), default=None),
         cancel=cancel,
         is_watched=batch.is_watched,
         threads=batch.threads,

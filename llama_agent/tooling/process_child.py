@@ -19,12 +19,15 @@ import threading
 import traceback
 from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
 from functools import reduce
+from importlib.util import module_from_spec, spec_from_file_location
 from multiprocessing.connection import Connection
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any, TypeAlias, cast
 
-Answer: TypeAlias = tuple[bool, bytes, str, str]
-"""Whether it returned; the value or the exception, pickled; the exception's text, and its traceback."""
+Answer: TypeAlias = tuple[bool, bytes, tuple[str, str], str]
+"""
+Whether it returned; the value or the exception, pickled; the exception's class and text, and its traceback.
+"""
 
 
 def serve(sender: Connection, task: bytes, prints_to_stderr: bool) -> None:
@@ -41,7 +44,7 @@ def serve(sender: Connection, task: bytes, prints_to_stderr: bool) -> None:
         os.dup2(2, 1)
     try:
         function, positional, keyword = pickle.loads(task)
-        answer: Answer = (True, pickled(_called(function, positional, keyword)), "", "")
+        answer: Answer = (True, pickled(_called(function, positional, keyword)), ("", ""), "")
     except (Exception, SystemExit) as error:
         answer = _failure(error)
     sys.stdout.flush()
@@ -64,18 +67,34 @@ class _Pickler(pickle.Pickler):
     """Writes functions as paths, though in their module a tool may stand in their place."""
 
     def reducer_override(self, obj: Any) -> Any:
-        if not isinstance(obj, FunctionType):
+        if not isinstance(obj, FunctionType) or obj is _found:
             return NotImplemented
         module, path = obj.__module__, obj.__qualname__
         if "<" in path:
             raise pickle.PicklingError(f"'{path}' is defined within a function, or a lambda")
         if module == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
             raise pickle.PicklingError("it was typed in, and stands in no file")
-        return _found, (module, path)
+        return _found, (module, path, getattr(sys.modules.get(module), "__file__", None))
 
 
-def _found(module: str, path: str) -> Callable[..., Any]:
-    return _function_of(reduce(getattr, path.split("."), cast("Any", importlib.import_module(module))))
+def _found(module: str, path: str, file: str | None) -> Callable[..., Any]:
+    try:
+        home = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module or file is None:
+            raise
+        home = _loaded(module, file)
+    return _function_of(reduce(getattr, path.split("."), cast("Any", home)))
+
+
+def _loaded(module: str, file: str) -> ModuleType:
+    """A module that was loaded from a file, as the command line loads those of `--tools`."""
+    spec = spec_from_file_location(module, file)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"{file} can't be loaded", name=module)
+    loaded = sys.modules[module] = module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 def _function_of(found: Any) -> Callable[..., Any]:
@@ -107,13 +126,12 @@ async def _finished(value: Any) -> Any:
 
 def _failure(error: BaseException) -> Answer:
     trace = "".join(traceback.format_exception(error))
-    text = f"{type(error).__name__}: {_text_of(error)}"
     try:
         value = pickle.dumps(error)
         pickle.loads(value)
     except Exception:
-        value = b""  # its text is all that can be told
-    return False, value, text, trace
+        value = b""  # what it was called and said is all that can be told
+    return False, value, (type(error).__name__, _text_of(error)), trace
 
 
 def _text_of(error: BaseException) -> str:

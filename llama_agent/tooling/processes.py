@@ -102,7 +102,7 @@ class _killed_by:
         self._cancel = cancel
 
     def __enter__(self) -> None:
-        self._remove = self._cancel.on_cancel(lambda: _kill_group(self._process.pid))
+        self._remove = self._cancel.on_cancel(lambda: _kill_all(self._process))
 
     def __exit__(self, *_: object) -> None:
         self._remove()
@@ -115,7 +115,8 @@ def _answer_of(process: SpawnProcess, answers: Connection) -> bytes | None:
             with suppress(EOFError, OSError):
                 return answers.recv_bytes()
             return None
-        if ready:
+        # A copy of the process (`os.fork`) keeps all open that it had; then only its exit code tells.
+        if ready or process.exitcode is not None:
             return None
 
 
@@ -124,12 +125,15 @@ def _opened(answer: bytes | None, process: SpawnProcess) -> Any:
         process.join(_END_SECONDS)
         code = process.exitcode
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        _kill_all(process)
         raise ProcessEnded(f"its process ended without an answer ({how})")
-    returned, value, text, trace = cast("Answer", pickle.loads(answer))
+    returned, value, (kind, text), trace = cast("Answer", pickle.loads(answer))
     try:
         loaded = pickle.loads(value)
     except Exception as error:
-        raise ProcessEnded(text or f"what it returned can't be read: {own_text(error)}") from error
+        if returned:
+            raise ProcessEnded(f"what it returned can't be read: {own_text(error)}") from error
+        loaded = type(kind, (Exception,), {})(text)
     if returned:
         return loaded
     raise loaded from _Remote(trace)
@@ -147,19 +151,17 @@ def _kill(process: SpawnProcess) -> None:
     if process.pid is None:
         return
     if process.is_alive():
-        _kill_group(process.pid)
+        _kill_all(process)
         process.join()
     process.close()
 
 
-def _kill_group(pid: int | None) -> None:
-    if pid is None:
-        return
+def _kill_all(process: SpawnProcess) -> None:
+    """Kill a process and its group, which it may not lead yet."""
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    # It may not lead a group yet; and it hasn't been waited for, so the number is still its own.
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
+        os.killpg(cast("int", process.pid), signal.SIGKILL)
+    with suppress(ValueError):  # it has been closed just now
+        process.kill()
 
 
 def _writes_elsewhere() -> bool:

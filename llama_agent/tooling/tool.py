@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -263,17 +262,16 @@ class FunctionTool(Tool, Generic[P, R]):
         function, async_function = functions_of(self)
         work = current_cancel()
         with (work or CancelToken()).linked() as cancel, cancellable(cancel):
-            seconds = self.options.timeout
             try:
                 yield Call(
                     name=self.name,
                     call_id=None,
                     function=function,
                     async_function=async_function,
-                    arguments=arguments,
+                    arguments=lambda: arguments,
                     options=self.options,
                     retries=retries_of(self),
-                    until=None if seconds is None else time.monotonic() + seconds,
+                    seconds=self.options.timeout,
                     cancel=cancel,
                     is_watched=work is not None,
                 )
