@@ -222,7 +222,7 @@ class Agent(HaystackAgent):
             self.streaming_callback, streaming_callback, requires_async=False
         )
         conversation = self._conversation(user_message, messages, kwargs)
-        with joined(cancel, current_cancel()) as token:
+        with joined(cancel, work := current_cancel()) as token:
             performer = self._begin(
                 conversation,
                 offered,
@@ -234,7 +234,7 @@ class Agent(HaystackAgent):
                 limits,
                 kwargs,
             )
-            with performer.watched(self._create_agent_span(list(performer.read_tools())), token):
+            with performer.watched(self._create_agent_span(list(performer.read_tools())), token, work):
                 drive(agent_flow(performer.run, performer.policy), performer.perform)
         return performer.result()
 
@@ -277,7 +277,7 @@ class Agent(HaystackAgent):
         await warm_up_tools_async(_tools_only(offered))
         callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=True)
         conversation = self._conversation(user_message, messages, kwargs)
-        with joined(cancel, current_cancel()) as token:
+        with joined(cancel, work := current_cancel()) as token:
             performer = self._begin(
                 conversation,
                 offered,
@@ -289,7 +289,7 @@ class Agent(HaystackAgent):
                 limits,
                 kwargs,
             )
-            with performer.watched(self._create_agent_span(list(performer.read_tools())), token):
+            with performer.watched(self._create_agent_span(list(performer.read_tools())), token, work):
                 async with ended_by(token):
                     await drive_async(agent_flow(performer.run, performer.policy), performer.perform_async)
         return performer.result()

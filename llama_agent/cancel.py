@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,8 @@ from contextvars import ContextVar
 from typing import Self
 
 from llama_agent.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
 
 
 class Cancelled(BaseException):
@@ -44,7 +47,7 @@ class CancelToken:
             self._event.set()
             callbacks, self._callbacks = list(self._callbacks.values()), {}
         for callback in callbacks:
-            callback()
+            self._call(callback)
 
     def wait(self, seconds: float) -> bool:
         """
@@ -59,8 +62,8 @@ class CancelToken:
         """
         Have a function called once it is cancelled: at once when it is already.
 
-        :param callback: Called without arguments, in the thread that cancels; it must be quick, and not
-            raise.
+        :param callback: Called without arguments, in the thread that cancels; it must be quick. What it
+            raises is logged.
         :returns: Call it when the callback isn't needed any more.
         """
         key = object()
@@ -68,7 +71,7 @@ class CancelToken:
             if is_new := not self._event.is_set():
                 self._callbacks[key] = callback
         if not is_new:
-            callback()
+            self._call(callback)
 
         def remove() -> None:
             with self._lock:
@@ -84,6 +87,12 @@ class CancelToken:
         """
         if self._event.is_set():
             raise Cancelled
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        try:
+            callback()
+        except Exception:
+            logger.exception("what was to be called on cancellation failed")
 
     @contextmanager
     def linked(self) -> Generator[CancelToken]:

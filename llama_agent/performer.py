@@ -51,7 +51,7 @@ from llama_agent.model.retry import RetryPolicy, within
 from llama_agent.output_room import shared_output
 from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval
-from llama_agent.tooling.execution import Batch, Execution, NotCalled
+from llama_agent.tooling.execution import Batch, Execution, NotCalled, unfinished
 from llama_agent.tooling.slots import Slots
 from llama_agent.tooling.threads import Captured
 
@@ -192,12 +192,14 @@ class Performer:
                 return None
 
     @contextmanager
-    def watched(self, span: Any, upstream: CancelToken | None) -> Generator[None]:
+    def watched(self, span: Any, upstream: CancelToken | None, work: CancelToken | None) -> Generator[None]:
         """
         Surround the run: its events, its tracing span, and the endings that aren't answers.
 
         :param span: Haystack's span of the run, a context manager.
         :param upstream: Breaks the run off; None where only Ctrl-C and a cancelled task do.
+        :param work: Breaks off what the run is part of, as a sub-agent's of a tool call: then that ends too,
+            with `Cancelled`.
         :returns: A context manager.
         """
         self._upstream = upstream
@@ -215,6 +217,9 @@ class Performer:
                 yield
             except Cancelled:
                 self.run.stop("cancelled")
+                if work is not None and work.cancelled:
+                    self.result()
+                    raise
             except asyncio.CancelledError as error:
                 error.result = self.result("cancelled")  # type: ignore[attr-defined]
                 raise
@@ -235,6 +240,9 @@ class Performer:
         :param stop_reason: Why it ended, when that isn't in the state.
         :returns: The result.
         """
+        if open_calls := self.run.pending_calls():
+            # Broken off before they were run, or by a hook: a history has to have an answer to each.
+            self.run.record_results([unfinished(call) for call in open_calls], unfinished=len(open_calls))
         self.run.usage = replace(self.run.usage, cost=self.run.spent.cost)
         self.sink.emit(
             RunFinished, stop_reason=stop_reason or self.run.stop_reason, steps=self.run.step_count

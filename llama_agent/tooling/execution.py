@@ -125,7 +125,7 @@ class Batch:
 
         :returns: The messages; those of unfinished calls say so, so that the history stays whole.
         """
-        return [self.finished.get(place) or _unfinished(call) for place, call in enumerate(self.calls)]
+        return [self.finished.get(place) or unfinished(call) for place, call in enumerate(self.calls)]
 
 
 @dataclass
@@ -165,6 +165,7 @@ class Execution:
                 if _needs_approval(batch, job):
                     answer = cast("Approval", batch.approval).ask(job.call, cast("Tool", job.tool))
                     _record_verdict(job, self._await(answer) if inspect.isawaitable(answer) else answer)
+                    batch.cancel.check()
             told = 0
             performed = self._in_threads if _may_overlap(batch, jobs) else self._in_turn
             for _ in performed(batch, jobs):
@@ -190,6 +191,7 @@ class Execution:
                 if _needs_approval(batch, job):
                     answer = cast("Approval", batch.approval).ask(job.call, cast("Tool", job.tool))
                     _record_verdict(job, await answer if inspect.isawaitable(answer) else answer)
+                    batch.cancel.check()
             await self._together(batch, jobs)
         await _send(batch.streaming_callback, _last_chunk())
         return batch.messages()
@@ -558,7 +560,13 @@ def _tool_cancelled_itself(error: BaseException | None) -> bool:
     return task is not None and not task.cancelling()
 
 
-def _unfinished(call: ToolCall) -> ChatMessage:
+def unfinished(call: ToolCall) -> ChatMessage:
+    """
+    The answer to a call of a run that was broken off.
+
+    :param call: It didn't finish.
+    :returns: A tool message that says so: with one for each call, a history can be continued.
+    """
     text = f"Tool '{call.tool_name}' did not finish: the run was broken off."
     return ChatMessage.from_tool(text, origin=call, error=True)
 
