@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -11,8 +10,9 @@ from contextvars import ContextVar
 from typing import Self
 
 from llama_agent.errors import ConfigurationError
+from llama_agent.logs import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 class Cancelled(BaseException):

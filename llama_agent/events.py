@@ -8,7 +8,6 @@ Haystack's has to change.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -17,7 +16,9 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
-logger = logging.getLogger(__name__)
+from llama_agent.logs import logger_of
+
+logger = logger_of(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import time
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import Future, wait
@@ -22,6 +21,7 @@ from tenacity.stop import StopBaseT
 from llama_agent.cancel import Cancelled, CancelToken, pause
 from llama_agent.errors import ToolDenied, ToolRetry
 from llama_agent.events import ToolRetryScheduled, ToolTimedOut, emit
+from llama_agent.logs import logger_of
 from llama_agent.redaction import redact
 from llama_agent.tooling.call_options import CallOptions
 from llama_agent.tooling.processes import run_in_process
@@ -36,7 +36,7 @@ from llama_agent.tooling.threads import (
     wait_for_any,
 )
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 Await: TypeAlias = Callable[[Any], Any]
 """Finishes what an async function returned (see `finished`) on an event loop elsewhere, and blocks for it."""

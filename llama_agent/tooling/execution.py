@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import threading
 import time
 import traceback
@@ -30,6 +29,7 @@ from llama_agent.arguments import MALFORMED, MISTAKE, WITHHELD, WithheldBy, near
 from llama_agent.cancel import CancelToken, cancellable
 from llama_agent.errors import ConfigurationError, ToolDenied, ToolFailedError, ToolRetry
 from llama_agent.events import ApprovalRequested, ToolFinished, ToolStarted, emit
+from llama_agent.logs import logger_of
 from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval, Refused
 from llama_agent.tooling.calling import Call, TimedOut, finished
@@ -57,7 +57,7 @@ from llama_agent.tooling.tool import (
     retries_of,
 )
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _LEFT_SECONDS = 0.2
 """How long threads are waited for that were told to stop."""
@@ -347,8 +347,8 @@ class _Watched:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         caught = isinstance(error, TOOL_FAILURES) or _tool_cancelled_itself(error)
-        if isinstance(error, ToolInvocationError) and isinstance(error.__cause__, ToolRetry | ToolDenied):
-            error = error.__cause__  # a Haystack Tool's function said so
+        if isinstance(error, ToolInvocationError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # what a Haystack Tool's function raised
         if error is not None and caught:
             self._error = error
             if not isinstance(error, ToolRetry | ToolDenied | TimedOut):
@@ -388,7 +388,10 @@ class _Watched:
             raise ToolFailedError(str(result.result), tool_name=self._job.call.tool_name) from self._error
 
     def _failed(self, text: str, *, withheld_by: WithheldBy | None = None) -> None:
-        logger.info("tool call failed: %s", redact(text))
+        if self._traceback is not None:
+            logger.warning("%s\n%s", text, self._traceback)
+        else:
+            logger.info("%s", text)
         meta: dict[str, Any] | None = {MISTAKE: True} if self._is_mistake else None
         if withheld_by is not None:
             meta = {WITHHELD: withheld_by}

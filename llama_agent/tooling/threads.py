@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -13,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from llama_agent.cancel import Cancelled, CancelToken, current_cancel
+from llama_agent.logs import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 T = TypeVar("T")
 
