@@ -45,7 +45,9 @@ if TYPE_CHECKING:
         ToolFinished,
         ToolModeChanged,
         ToolProgress,
+        ToolRetryScheduled,
         ToolStarted,
+        ToolTimedOut,
     )
     from llama_agent.loop.limits import Limits
     from llama_agent.loop.state import RunResult, StopReason, Usage
@@ -99,7 +101,9 @@ __all__ = [
     "ToolModeChanged",
     "ToolProgress",
     "ToolRetry",
+    "ToolRetryScheduled",
     "ToolStarted",
+    "ToolTimedOut",
     "Usage",
     "register_text_format",
     "tool",
@@ -147,7 +151,9 @@ _HOMES = {
     "ToolModeChanged": "llama_agent.events",
     "ToolProgress": "llama_agent.events",
     "ToolRetry": "llama_agent.errors",
+    "ToolRetryScheduled": "llama_agent.events",
     "ToolStarted": "llama_agent.events",
+    "ToolTimedOut": "llama_agent.events",
     "Usage": "llama_agent.loop.state",
     "register_text_format": "llama_agent.model.formats",
     "tool": "llama_agent.tooling.tool",

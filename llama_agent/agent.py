@@ -22,6 +22,7 @@ from haystack.tools.tool import Tool
 from haystack.tools.toolset import Toolset
 
 from llama_agent.arguments import nearest
+from llama_agent.cancel import CancelToken, check_token, current_cancel, ended_by, joined
 from llama_agent.errors import ConfigurationError, ToolDefinitionWarning
 from llama_agent.events import EventSink, OnEvent
 from llama_agent.haystack_compat import render_prompt_messages
@@ -36,8 +37,11 @@ from llama_agent.performer import Performer, RunSettings
 from llama_agent.tool_names import check_tool_names
 from llama_agent.tool_sizes import ASSUMED_WINDOW, size_warning
 from llama_agent.tooling.approval import Approval
+from llama_agent.tooling.call_options import check_seconds
 from llama_agent.tooling.execution import Execution
 from llama_agent.tooling.given_tools import as_tools
+from llama_agent.tooling.processes import check_not_in_import
+from llama_agent.tooling.slots import Slots, current_place
 from llama_agent.tooling.tool import FunctionTool, hints_of, is_function_tool
 
 # What `to_dict` names here may be loaded again: nothing else of this package, and no user's functions.
@@ -88,6 +92,7 @@ class Agent(HaystackAgent):
         approval: Approval | None = None,
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
+        tool_timeout: float | None = None,
     ) -> None:
         """
         Configure an agent; nothing is opened before the first run.
@@ -117,6 +122,7 @@ class Agent(HaystackAgent):
             for a `MetaLlamaChatGenerator`: others keep theirs.
         :param limits: How much a run may use, see `Limits`. At a limit the model is asked once more, without
             tools, for the best answer; also at `max_agent_steps`.
+        :param tool_timeout: Seconds for each call of a tool that has no `timeout` of its own; see `tool`.
         :raises ConfigurationError: A tool can't be made of something in `tools`, or a number is out of range.
         :raises ValueError: Haystack's own checks of prompts, state schema and hooks.
         """
@@ -126,7 +132,8 @@ class Agent(HaystackAgent):
         ):
             if not isinstance(number, int) or number < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {number!r}")
-        for name in ("deps", "limits", "on_event", "user_message"):
+        check_seconds("tool_timeout", tool_timeout)
+        for name in ("cancel", "deps", "limits", "on_event", "user_message"):
             if name in (state_schema or {}):
                 raise ConfigurationError(
                     f"state_schema can't have a key '{name}': run() has a parameter of that name"
@@ -165,6 +172,7 @@ class Agent(HaystackAgent):
         self.approval = approval
         self.retry = retry
         self.limits = _checked_limits(limits) or Limits()
+        self.tool_timeout = tool_timeout
         self._execution = Execution()
         self._sizes_told = False
 
@@ -180,6 +188,7 @@ class Agent(HaystackAgent):
         on_event: OnEvent | None = None,
         deps: object = None,
         limits: Limits | None = None,
+        cancel: CancelToken | None = None,
         **kwargs: Any,
     ) -> RunResult:
         """
@@ -197,12 +206,15 @@ class Agent(HaystackAgent):
         :param on_event: A plain function, called with each event as it happens.
         :param deps: Any object, for tools with a parameter annotated `RunContext[T]`: its `.deps`.
         :param limits: For this run; each that is named wins over the agent's.
+        :param cancel: Breaks the run off, from any thread: it returns what it has got to, with the
+            `stop_reason` "cancelled". A sub-agent is broken off with the run above it.
         :param kwargs: Template variables, and values for the state's keys.
         :returns: The result; a dictionary in Haystack's form, with attributes.
         :raises LlamaAgentError: The endpoint failed for good, or the configuration can't work. What had been
             got to is in its `.result`.
         :raises RunInterrupted: Ctrl-C; `.result` as above.
         """
+        check_token(cancel)
         self.warm_up()
         offered = _runtime_tools(tools)
         warm_up_tools(_tools_only(offered))
@@ -210,11 +222,20 @@ class Agent(HaystackAgent):
             self.streaming_callback, streaming_callback, requires_async=False
         )
         conversation = self._conversation(user_message, messages, kwargs)
-        performer = self._begin(
-            conversation, offered, callback, generation_kwargs, hook_context, on_event, deps, limits, kwargs
-        )
-        with performer.watched(self._create_agent_span(list(performer.read_tools()))):
-            drive(agent_flow(performer.run, performer.policy), performer.perform)
+        with joined(cancel, work := current_cancel()) as token:
+            performer = self._begin(
+                conversation,
+                offered,
+                callback,
+                generation_kwargs,
+                hook_context,
+                on_event,
+                deps,
+                limits,
+                kwargs,
+            )
+            with performer.watched(self._create_agent_span(list(performer.read_tools())), token, work):
+                drive(agent_flow(performer.run, performer.policy), performer.perform)
         return performer.result()
 
     async def run_async(  # pyright: ignore[reportIncompatibleMethodOverride] - as `run`
@@ -229,6 +250,7 @@ class Agent(HaystackAgent):
         on_event: OnEvent | None = None,
         deps: object = None,
         limits: Limits | None = None,
+        cancel: CancelToken | None = None,
         **kwargs: Any,
     ) -> RunResult:
         """
@@ -243,21 +265,33 @@ class Agent(HaystackAgent):
         :param on_event: As in `run`.
         :param deps: As in `run`.
         :param limits: As in `run`.
+        :param cancel: As in `run`.
         :param kwargs: As in `run`.
         :returns: As `run`.
         :raises LlamaAgentError: As `run`.
         :raises asyncio.CancelledError: The run was cancelled; what had been got to is in its `.result`.
         """
+        check_token(cancel)
         await self.warm_up_async()
         offered = _runtime_tools(tools)
         await warm_up_tools_async(_tools_only(offered))
         callback = select_streaming_callback(self.streaming_callback, streaming_callback, requires_async=True)
         conversation = self._conversation(user_message, messages, kwargs)
-        performer = self._begin(
-            conversation, offered, callback, generation_kwargs, hook_context, on_event, deps, limits, kwargs
-        )
-        with performer.watched(self._create_agent_span(list(performer.read_tools()))):
-            await drive_async(agent_flow(performer.run, performer.policy), performer.perform_async)
+        with joined(cancel, work := current_cancel()) as token:
+            performer = self._begin(
+                conversation,
+                offered,
+                callback,
+                generation_kwargs,
+                hook_context,
+                on_event,
+                deps,
+                limits,
+                kwargs,
+            )
+            with performer.watched(self._create_agent_span(list(performer.read_tools())), token, work):
+                async with ended_by(token):
+                    await drive_async(agent_flow(performer.run, performer.policy), performer.perform_async)
         return performer.result()
 
     def close(self) -> None:
@@ -308,6 +342,7 @@ class Agent(HaystackAgent):
             data["init_parameters"]["chat_generator"] = None
         data["init_parameters"]["retry"] = asdict(self.retry) if self.retry else None
         data["init_parameters"]["limits"] = asdict(self.limits) if self.limits != Limits() else None
+        data["init_parameters"]["tool_timeout"] = self.tool_timeout
         return data
 
     @classmethod
@@ -403,6 +438,7 @@ class Agent(HaystackAgent):
         limits: Limits | None,
         values: dict[str, Any],
     ) -> Performer:
+        check_not_in_import()
         self._check_names(values)
         if inspect.iscoroutinefunction(on_event):
             raise ConfigurationError("on_event must be a plain function: it is called, not awaited")
@@ -464,6 +500,8 @@ class Agent(HaystackAgent):
             deps=deps,
             retry=self.retry,
             budget=Budget(allowed, current_budget(), run.spent),
+            slots=Slots(self.tool_concurrency_limit, current_place()),
+            tool_timeout=self.tool_timeout,
         )
         return Performer(run, policy, settings, EventSink(run.run_id, on_event), tools_now)
 

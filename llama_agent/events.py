@@ -8,7 +8,6 @@ Haystack's has to change.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -17,7 +16,9 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
-logger = logging.getLogger(__name__)
+from llama_agent.logs import logger_of
+
+logger = logger_of(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +200,38 @@ class ToolProgress(Event):
     tool_name: str
     call_id: str | None
     text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolRetryScheduled(Event):
+    """
+    A tool failed in a way that may pass by itself, and will be called again.
+
+    :param attempt: The attempt that failed, from 1.
+    :param wait: Seconds until the next.
+    :param reason: Why it failed.
+    """
+
+    tool_name: str
+    call_id: str | None
+    attempt: int
+    wait: float
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolTimedOut(Event):
+    """
+    A tool call took longer than it may.
+
+    :param seconds: How long it may take.
+    :param leaked: Whether its thread still runs: Python can't end one.
+    """
+
+    tool_name: str
+    call_id: str | None
+    seconds: float
+    leaked: bool
 
 
 @dataclass(frozen=True, kw_only=True)

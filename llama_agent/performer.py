@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -16,7 +17,7 @@ from haystack.hooks.protocol import Hook, HookPoint
 from haystack.tools.tool import Tool
 from haystack.tracing.tracer import Span, tracer
 
-from llama_agent.cancel import CancelToken
+from llama_agent.cancel import Cancelled, CancelToken, cancellable
 from llama_agent.errors import ConfigurationError, EndpointError, RunInterrupted
 from llama_agent.events import (
     EventSink,
@@ -50,7 +51,9 @@ from llama_agent.model.retry import RetryPolicy, within
 from llama_agent.output_room import shared_output
 from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval
-from llama_agent.tooling.execution import Batch, Execution, NotCalled
+from llama_agent.tooling.execution import Batch, Execution, NotCalled, unfinished
+from llama_agent.tooling.slots import Slots
+from llama_agent.tooling.threads import Captured
 
 _RAISED_OUTPUT = 4096
 """Tokens that a reply may have at least, once one was cut; else four times the usual."""
@@ -73,6 +76,8 @@ class RunSettings:
     :param deps: The caller's object, for tools that ask for the run's context.
     :param retry: The agent's own policy, in place of the generator's.
     :param budget: What the run may use.
+    :param slots: The places of its tool calls.
+    :param tool_timeout: Seconds for a call of a tool that has no limit of its own.
     """
 
     generator: ChatGenerator
@@ -87,6 +92,8 @@ class RunSettings:
     deps: object = None
     retry: RetryPolicy | None = None
     budget: Budget = field(default_factory=lambda: Budget(Limits()))
+    slots: Slots = field(default_factory=lambda: Slots(4))
+    tool_timeout: float | None = None
 
 
 @dataclass
@@ -111,6 +118,9 @@ class Performer:
     """Tokens of the conversation up to the last reply, as the server counted them."""
     _counted: list[ChatMessage] = field(default_factory=list[ChatMessage], init=False)
     _cancel: CancelToken = field(default_factory=CancelToken, init=False)
+    """Of the run's tools: cancelled whichever way the run is broken off."""
+    _upstream: CancelToken | None = field(default=None, init=False)
+    _threads: set[Future[Captured]] = field(default_factory=set[Future[Captured]], init=False)
 
     def perform(self, effect: Effect) -> Outcome:
         """
@@ -118,7 +128,9 @@ class Performer:
 
         :param effect: What the flow wants done.
         :returns: Its outcome.
+        :raises Cancelled: The run's token was cancelled.
         """
+        self._check_cancelled()
         match effect:
             case CallModel():
                 share = self._granted(effect)
@@ -150,7 +162,9 @@ class Performer:
 
         :param effect: What the flow wants done.
         :returns: Its outcome.
+        :raises Cancelled: The run's token was cancelled.
         """
+        self._check_cancelled()
         match effect:
             case CallModel():
                 share = self._granted(effect)
@@ -178,19 +192,34 @@ class Performer:
                 return None
 
     @contextmanager
-    def watched(self, span: Any) -> Generator[None]:
+    def watched(self, span: Any, upstream: CancelToken | None, work: CancelToken | None) -> Generator[None]:
         """
         Surround the run: its events, its tracing span, and the endings that aren't answers.
 
         :param span: Haystack's span of the run, a context manager.
+        :param upstream: Breaks the run off; None where only Ctrl-C and a cancelled task do.
+        :param work: Breaks off what the run is part of, as a sub-agent's of a tool call: then that ends too,
+            with `Cancelled`.
         :returns: A context manager.
         """
-        with collecting(self.sink), spending(self.settings.budget), span as opened:
+        self._upstream = upstream
+        with (
+            (upstream or CancelToken()).linked() as self._cancel,
+            cancellable(upstream),
+            collecting(self.sink),
+            spending(self.settings.budget),
+            span as opened,
+        ):
             self._span = opened
             opened.set_content_tag("haystack.agent.input", {"messages": list(self.run.messages)})
             try:
                 self.sink.emit(RunStarted, tools=tuple(tool.name for tool in self.read_tools()))
                 yield
+            except Cancelled:
+                self.run.stop("cancelled")
+                if work is not None and work.cancelled:
+                    self.result()
+                    raise
             except asyncio.CancelledError as error:
                 error.result = self.result("cancelled")  # type: ignore[attr-defined]
                 raise
@@ -211,11 +240,19 @@ class Performer:
         :param stop_reason: Why it ended, when that isn't in the state.
         :returns: The result.
         """
+        if open_calls := self.run.pending_calls():
+            # Broken off before they were run, or by a hook: a history has to have an answer to each.
+            self.run.record_results([unfinished(call) for call in open_calls], unfinished=len(open_calls))
         self.run.usage = replace(self.run.usage, cost=self.run.spent.cost)
         self.sink.emit(
             RunFinished, stop_reason=stop_reason or self.run.stop_reason, steps=self.run.step_count
         )
-        return self.run.result(self.sink.events, stop_reason)
+        leaked = sum(not thread.done() for thread in list(self._threads))
+        return self.run.result(self.sink.events, stop_reason, leaked_threads=leaked)
+
+    def _check_cancelled(self) -> None:
+        if self._upstream is not None:
+            self._upstream.check()
 
     async def _ask_async(self, inputs: dict[str, Any]) -> object:
         generator = cast("Any", self.settings.generator)
@@ -362,7 +399,12 @@ class Performer:
             approval=settings.approval,
             deps=settings.deps,
             not_called=self._not_called(effect),
+            slots=settings.slots,
+            tool_timeout=settings.tool_timeout,
+            until=settings.budget.until,
             cancel=self._cancel,
+            is_watched=self._upstream is not None,
+            threads=self._threads,
         )
 
     def _not_called(self, effect: CallTools) -> dict[int, NotCalled]:
@@ -389,7 +431,6 @@ class Performer:
         try:
             yield batch
         except BaseException:
-            self._cancel.cancel()  # tools that still run in threads look at it
             self.run.record_results(batch.messages(), unfinished=len(batch.calls) - len(batch.finished))
             raise
 

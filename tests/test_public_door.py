@@ -15,7 +15,7 @@ LlamaAgentError MetaLlamaChatGenerator ModelReplied ModelRequested ParameterRefu
 RateLimit ReasoningDelta Refused RequestDelayed RetiredEndpointError RetryPolicy RetryScheduled
 RunContext RunFinished RunInterrupted RunResult RunStarted StopReason TextDelta TextSuperseded
 ToolDefinitionWarning ToolDenied ToolFailedError ToolFinished ToolHints ToolProgress ToolRetry
-ToolStarted Usage tool
+ToolRetryScheduled ToolStarted ToolTimedOut Usage tool
 """.split()
 
 

@@ -278,6 +278,18 @@ class Budget:
             for limit in (budget.limits.input_tokens, budget.limits.total_tokens, budget.limits.cost)
         )
 
+    @property
+    def until(self) -> float | None:
+        """When tools have to be done, on `time.monotonic`'s clock; None without a limit of time."""
+        ends = [
+            budget._began
+            + budget.limits.seconds
+            - (0.0 if budget.limits.landing is False else budget._seconds_kept())
+            for budget in self._chain()
+            if budget.limits.seconds is not None
+        ]
+        return min(ends, default=None)
+
     def _chain(self) -> Iterator[Budget]:
         budget: Budget | None = self
         while budget is not None:

@@ -49,6 +49,7 @@ _STOP_REASONS: Mapping[str, StopReason] = {
     "no_answer": "no_answer",
     "mistakes": "mistakes",
     "repeating": "repeating",
+    "cancelled": "cancelled",
 }
 
 _INTERNAL_KEYS = frozenset({"continue_run", "stop_run", "tools", "hook_context", "context_tokens"})
@@ -84,7 +85,8 @@ class RunResult(dict[str, Any]):
     What a run gives back: Haystack's output dictionary, with attributes for people.
 
     Attributes: `text` (the answer), `stop_reason` (see `StopReason`), `usage`, `messages`, `events` (all
-    but text deltas), `output`, `run_id`. Keys: `messages`, `last_message`, `step_count`, `token_usage`,
+    but text deltas), `output`, `run_id`, `leaked_threads` (tools that still ran, in threads that Python can't
+    end). Keys: `messages`, `last_message`, `step_count`, `token_usage`,
     `tool_call_counts`, `exit_reason` (Haystack's values), and the keys of the agent's `state_schema`.
     """
 
@@ -96,12 +98,14 @@ class RunResult(dict[str, Any]):
         stop_reason: StopReason,
         usage: Usage,
         events: Sequence[Event],
+        leaked_threads: int = 0,
     ) -> None:
         super().__init__(outputs)
         self.run_id = run_id
         self.stop_reason: StopReason = stop_reason
         self.usage = usage
         self.events = tuple(events)
+        self.leaked_threads = leaked_threads
 
     @property
     def messages(self) -> list[ChatMessage]:
@@ -256,19 +260,29 @@ class RunState:
         answered = len(results) - unfinished
         self.usage = replace(self.usage, tool_calls=self.usage.tool_calls + answered)
 
-    def result(self, events: Sequence[Event], stop_reason: StopReason | None = None) -> RunResult:
+    def result(
+        self, events: Sequence[Event], stop_reason: StopReason | None = None, *, leaked_threads: int = 0
+    ) -> RunResult:
         """
         What the run gives back.
 
         :param events: What was watched.
         :param stop_reason: Why it ended, when that isn't in the state.
+        :param leaked_threads: Threads of tools that still run.
         :returns: The result.
         """
         outputs = {key: value for key, value in self.state.data.items() if key not in _INTERNAL_KEYS}
         if self.messages:
             outputs["last_message"] = self.messages[-1]
         reason = stop_reason or self.stop_reason
-        return RunResult(outputs, run_id=self.run_id, stop_reason=reason, usage=self.usage, events=events)
+        return RunResult(
+            outputs,
+            run_id=self.run_id,
+            stop_reason=reason,
+            usage=self.usage,
+            events=events,
+            leaked_threads=leaked_threads,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """

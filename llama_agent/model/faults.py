@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Self
 from urllib.parse import urljoin, urlsplit
 
@@ -20,6 +19,7 @@ from openai import AsyncOpenAI, OpenAI
 
 from llama_agent.errors import EndpointError, RetiredEndpointError
 from llama_agent.model.endpoints import is_retired_host, retired_text
+from llama_agent.model.interrupts import held_to
 from llama_agent.model.rate_headers import wait_asked_for
 from llama_agent.model.request_faults import is_retryable, request_fault
 from llama_agent.model.streams import Json, error_text, parse_object
@@ -177,44 +177,37 @@ def in_time(pieces: Iterable[bytes], until: float | None) -> Iterator[bytes]:
     :param pieces: What a response gives.
     :param until: The time on `time.monotonic`'s clock; None for no bound.
     :returns: The pieces.
-    :raises EndpointError: The time is over, and the server still sends.
+    :raises EndpointError: The time is over.
     """
-    for piece in pieces:
+    waiting = iter(pieces)
+    while True:
+        with within_time(until):
+            piece = next(waiting, None)
+        if piece is None:
+            return
         if until is not None and time.monotonic() > until:
-            raise too_slow()
+            raise too_slow()  # it still sends, if little at a time
         yield piece
 
 
 @contextmanager
-def cut_off(response: httpx2.Response, until: float | None) -> Generator[None]:
+def within_time(until: float | None) -> Generator[None]:
     """
-    End a blocked read of a response when its time is over: a thread can't be interrupted, its socket can.
+    End what waits for a server within the block when its time is over.
 
-    :param response: It is being read.
     :param until: The time on `time.monotonic`'s clock; None for no bound.
-    :returns: A context manager.
+    :raises EndpointError: It was over.
     """
-    stream = response.extensions.get("network_stream")
-    connection = stream.get_extra_info("socket") if until is not None and stream is not None else None
-    if until is None or not isinstance(connection, socket.socket):
+    if until is None:
         yield
         return
-
-    def shut() -> None:
-        with suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(max(0.0, until - time.monotonic()), shut)
-    timer.daemon = True
-    timer.start()
     try:
-        yield
-    except httpx2.HTTPError:
-        if time.monotonic() > until:
+        with held_to(until):
+            yield
+    except (openai.APITimeoutError, httpx2.TimeoutException):
+        if time.monotonic() >= until:
             raise too_slow() from None
         raise
-    finally:
-        timer.cancel()
 
 
 def too_slow() -> EndpointError:

@@ -10,7 +10,6 @@ down: PEP 525.)
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -25,7 +24,8 @@ import httpx2
 from openai import DefaultAsyncHttpxClient, DefaultHttpxClient
 
 from llama_agent.errors import ConfigurationError
-from llama_agent.redaction import redact
+from llama_agent.logs import logger_of
+from llama_agent.model.interrupts import make_interruptible
 
 Client = TypeVar("Client", httpx2.Client, httpx2.AsyncClient)
 
@@ -107,6 +107,7 @@ def borrow(base_url: str, account: str, settings: Mapping[str, Any]) -> Pool:
         client = _made(DefaultHttpxClient, settings)
         hooks = client.event_hooks
         client.event_hooks = {**hooks, "response": [_read_as_utf8, *hooks["response"]]}
+        make_interruptible(client)
         pool = Pool(client, key, 1)
         _pools.append(pool)
         return pool
@@ -158,22 +159,12 @@ def _made(kind: Callable[..., Client], settings: Mapping[str, Any]) -> Client:
     if isinstance(limits := given.get("limits"), dict):  # as saved files have it
         given["limits"] = httpx2.Limits(**cast("dict[str, Any]", limits))
     for name in ("httpx2", "openai._base_client"):
-        logger = logging.getLogger(name)
-        if not any(isinstance(known, _RedactingFilter) for known in logger.filters):
-            logger.addFilter(_RedactingFilter())
+        logger_of(name)  # they show URLs whole
     try:
         return kind(**given)
     except (TypeError, ValueError, OSError, AttributeError, ImportError) as error:
         verify = f" (verify={given['verify']!r})" if isinstance(given.get("verify"), str) else ""
         raise ConfigurationError(f"http_client_kwargs can't be used{verify}: {error}") from error
-
-
-class _RedactingFilter(logging.Filter):
-    """Takes secrets out of what the HTTP clients log: they show URLs whole."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = redact(record.getMessage()), None
-        return True
 
 
 def _origin(base_url: str) -> str:

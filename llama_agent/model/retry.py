@@ -9,6 +9,7 @@ from typing import cast
 import tenacity
 from tenacity.stop import StopBaseT
 
+from llama_agent.cancel import pause
 from llama_agent.errors import ConfigurationError, EndpointError
 from llama_agent.events import RetryScheduled, emit
 
@@ -84,6 +85,7 @@ class RetryPolicy:
             wait=self._wait,
             retry=tenacity.retry_if_exception(self.should_retry),
             before_sleep=_tell,
+            sleep=pause,
             reraise=True,
         )
 

@@ -38,7 +38,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
 from llama_agent.model.encoding import MessageEncoder, dumps
-from llama_agent.model.faults import cut_off, in_time, saying_retired, translated
+from llama_agent.model.faults import in_time, saying_retired, translated, within_time
 from llama_agent.model.history import History
 from llama_agent.model.profiles import Traits
 from llama_agent.model.redirects import Heard, follow, follow_async
@@ -75,7 +75,8 @@ class WireRequest:
     :param path: Path below the base URL, or, with two slashes, at the server's root (`//completion`).
     :param method: `GET` sends no body.
     :param options: The client's own settings of one request: `headers`, `params`, `timeout` (seconds).
-    :param until: When the attempt has to be over, on `time.monotonic`'s clock; looked at when bytes arrive.
+    :param until: When the attempt has to be over, on `time.monotonic`'s clock: no sync wait for the server is
+        longer.
     :param heard: Told the headers of each answer, good or bad; not where somebody has patched the client.
     """
 
@@ -250,7 +251,7 @@ class Transport:
                     yield assembler.add(chunk.model_dump())
                 assembler.done = True
                 return
-            with closing(self._open(client, request)) as response, cut_off(response, request.until):
+            with closing(self._open(client, request)) as response:
                 if not _is_event_stream(response):
                     yield assembler.take_whole(b"".join(in_time(response.iter_bytes(), request.until)))
                     return
@@ -295,10 +296,8 @@ class Transport:
         def send(url: str) -> Json:
             if body is None:
                 return parse_listing(request.heard_of(client.get(url, cast_to=httpx2.Response)).content)
-            if request.until is not None:
-                with closing(self._open(client, request)) as opened, cut_off(opened, request.until):
-                    return parse_object(b"".join(in_time(opened.iter_bytes(), request.until)))
-            response = client.post(url, content=body, cast_to=httpx2.Response, options=_options(request))
+            with within_time(request.until):
+                response = client.post(url, content=body, cast_to=httpx2.Response, options=_options(request))
             return parse_object(request.heard_of(response).content)
 
         return follow(client, request.path, send, request.heard)
@@ -320,14 +319,15 @@ class Transport:
         body = self.body(request)
 
         def send(url: str) -> httpx2.Response:
-            stream = client.post(
-                url,
-                content=body,
-                cast_to=object,
-                options=_options(request),
-                stream=True,
-                stream_cls=Stream[object],
-            )
+            with within_time(request.until):
+                stream = client.post(
+                    url,
+                    content=body,
+                    cast_to=object,
+                    options=_options(request),
+                    stream=True,
+                    stream_cls=Stream[object],
+                )
             return request.heard_of(stream.response)
 
         return follow(client, request.path, send, request.heard)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterable, Awaitable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from haystack.components.agents.state.state import State
 from haystack.dataclasses import ChatMessage, StreamingChunk, ToolCall
@@ -26,20 +26,22 @@ from haystack.tools.tool import Tool
 from haystack.tracing.tracer import tracer
 
 from llama_agent.arguments import MALFORMED, MISTAKE, WITHHELD, WithheldBy, nearest, shorten
-from llama_agent.cancel import CancelToken
+from llama_agent.cancel import CancelToken, cancellable
 from llama_agent.errors import ConfigurationError, ToolDenied, ToolFailedError, ToolRetry
 from llama_agent.events import ApprovalRequested, ToolFinished, ToolStarted, emit
+from llama_agent.logs import logger_of
 from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval, Refused
+from llama_agent.tooling.calling import Call, TimedOut, finished
 from llama_agent.tooling.order import injections_in, waits_of
-from llama_agent.tooling.results import collected, collected_async, content_of, text_of
+from llama_agent.tooling.results import content_of, text_of, within
 from llama_agent.tooling.run_context import context_of
 from llama_agent.tooling.schema import BoundArguments
+from llama_agent.tooling.slots import Slots
 from llama_agent.tooling.threads import (
     TOOL_FAILURES,
     Captured,
     LoopThread,
-    captured,
     end_tasks,
     in_thread,
     wait_for_any,
@@ -50,12 +52,15 @@ from llama_agent.tooling.tool import (
     failure_text,
     functions_of,
     is_function_tool,
+    options_of,
     rejection_text,
+    retries_of,
 )
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
-T = TypeVar("T")
+_LEFT_SECONDS = 0.2
+"""How long threads are waited for that were told to stop."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,12 @@ class Batch:
     :param approval: Who is asked before calls run.
     :param deps: The caller's object, for tools that ask for the run's context.
     :param not_called: Calls that aren't run, by their place.
+    :param slots: The places of calls that run at the same time, over the run and its sub-agents.
+    :param tool_timeout: Seconds for a call of a tool that has no limit of its own; None for no limit.
+    :param until: When the run's time is over, on `time.monotonic`'s clock; None for no limit.
     :param cancel: Set when the run is broken off.
+    :param is_watched: Whether it may be broken off from elsewhere.
+    :param threads: Those that tools run in.
     :param finished: Filled as calls end: tool messages by the call's place; holds them also when the batch
         is broken off.
     """
@@ -101,7 +111,12 @@ class Batch:
     approval: Approval | None = None
     deps: object = None
     not_called: Mapping[int, NotCalled] = field(default_factory=dict[int, NotCalled])
-    cancel: CancelToken | None = None
+    slots: Slots = field(default_factory=lambda: Slots(4))
+    tool_timeout: float | None = None
+    until: float | None = None
+    cancel: CancelToken = field(default_factory=CancelToken)
+    is_watched: bool = False
+    threads: set[Future[Captured]] = field(default_factory=set[Future[Captured]])
     finished: dict[int, ChatMessage] = field(default_factory=dict[int, ChatMessage])
 
     def messages(self) -> list[ChatMessage]:
@@ -110,7 +125,7 @@ class Batch:
 
         :returns: The messages; those of unfinished calls say so, so that the history stays whole.
         """
-        return [self.finished.get(place) or _unfinished(call) for place, call in enumerate(self.calls)]
+        return [self.finished.get(place) or unfinished(call) for place, call in enumerate(self.calls)]
 
 
 @dataclass
@@ -144,17 +159,20 @@ class Execution:
         :returns: One tool message per call, in the calls' order.
         :raises ToolFailedError: A call failed and `raise_on_failure` is set.
         """
-        jobs = _plan(batch)
-        for job in jobs:
-            if _needs_approval(batch, job):
-                answer = cast("Approval", batch.approval).ask(job.call, cast("Tool", job.tool))
-                _record_verdict(job, self._await(answer) if inspect.isawaitable(answer) else answer)
-        told = 0
-        for _ in self._in_threads(batch, jobs) if _may_overlap(batch, jobs) else self._in_turn(batch, jobs):
-            # Results are told in the calls' order, each as soon as those before it are there.
-            while batch.streaming_callback is not None and told in batch.finished:
-                batch.streaming_callback(_result_chunk(batch.finished[told], told))
-                told += 1
+        with batch.slots.borrowed(batch.cancel), _ending_threads(batch):
+            jobs = _plan(batch)
+            for job in jobs:
+                if _needs_approval(batch, job):
+                    answer = cast("Approval", batch.approval).ask(job.call, cast("Tool", job.tool))
+                    _record_verdict(job, self._await(answer) if inspect.isawaitable(answer) else answer)
+                    batch.cancel.check()
+            told = 0
+            performed = self._in_threads if _may_overlap(batch, jobs) else self._in_turn
+            for _ in performed(batch, jobs):
+                # Results are told in the calls' order, each as soon as those before it are there.
+                while batch.streaming_callback is not None and told in batch.finished:
+                    batch.streaming_callback(_result_chunk(batch.finished[told], told))
+                    told += 1
         if batch.streaming_callback is not None:
             batch.streaming_callback(_last_chunk())
         return batch.messages()
@@ -167,12 +185,26 @@ class Execution:
         :returns: One tool message per call, in the calls' order.
         :raises ToolFailedError: A call failed and `raise_on_failure` is set.
         """
-        jobs = _plan(batch)
-        for job in jobs:
-            if _needs_approval(batch, job):
-                answer = cast("Approval", batch.approval).ask(job.call, cast("Tool", job.tool))
-                _record_verdict(job, await answer if inspect.isawaitable(answer) else answer)
-        gate = asyncio.Semaphore(batch.limit)
+        async with batch.slots.borrowed_async():
+            jobs = _plan(batch)
+            for job in jobs:
+                if _needs_approval(batch, job):
+                    answer = cast("Approval", batch.approval).ask(job.call, cast("Tool", job.tool))
+                    _record_verdict(job, await answer if inspect.isawaitable(answer) else answer)
+                    batch.cancel.check()
+            await self._together(batch, jobs)
+        await _send(batch.streaming_callback, _last_chunk())
+        return batch.messages()
+
+    def close(self) -> None:
+        """End the thread that async tools of sync runs use. A later run starts another."""
+        with self._lock:
+            thread, self._loop_thread = self._loop_thread, None
+        if thread is not None:
+            thread.stop()
+
+    async def _together(self, batch: Batch, jobs: Sequence[_Job]) -> None:
+        """A task for each job, begun once those it waits for have ended."""
         tasks: list[asyncio.Task[None]] = []
 
         async def perform(job: _Job) -> None:
@@ -181,8 +213,7 @@ class Execution:
                 await asyncio.wait(before)
             if any(task.cancelled() or task.exception() for task in before):
                 return  # the batch is being broken off
-            async with gate:
-                await self._perform_async(batch, job)
+            await self._perform_async(batch, job)
 
         tasks.extend(asyncio.create_task(perform(job)) for job in jobs)
         told, pending = 0, set(tasks)
@@ -195,17 +226,14 @@ class Execution:
                 while told in batch.finished:
                     await _send(batch.streaming_callback, _result_chunk(batch.finished[told], told))
                     told += 1
-        finally:
+        except BaseException:
+            batch.cancel.cancel()  # what runs in threads looks at it
             await end_tasks(tasks)
-        await _send(batch.streaming_callback, _last_chunk())
-        return batch.messages()
-
-    def close(self) -> None:
-        """End the thread that async tools of sync runs use. A later run starts another."""
-        with self._lock:
-            thread, self._loop_thread = self._loop_thread, None
-        if thread is not None:
-            thread.stop()
+            if batch.threads:
+                await asyncio.wait(
+                    [asyncio.wrap_future(f) for f in list(batch.threads)], timeout=_LEFT_SECONDS
+                )
+            raise
 
     def _in_turn(self, batch: Batch, jobs: Sequence[_Job]) -> Iterator[None]:
         for job in jobs:
@@ -217,44 +245,42 @@ class Execution:
         waiting = list(jobs)
         running: dict[Future[None], _Job] = {}
         ended: set[int] = set()
-        while waiting or running:
-            for job in [job for job in waiting if ended.issuperset(job.after)][: batch.limit - len(running)]:
-                waiting.remove(job)
-                running[in_thread(self._perform, batch, job)] = job
-            for future in wait_for_any(running):
-                ended.add(running.pop(future).place)
-                future.result()
-            yield
+        try:
+            while waiting or running:
+                for job in [job for job in waiting if ended.issuperset(job.after)][
+                    : batch.limit - len(running)
+                ]:
+                    waiting.remove(job)
+                    running[in_thread(self._perform, batch, job)] = job
+                for future in wait_for_any(running):
+                    ended.add(running.pop(future).place)
+                    future.result()
+                yield
+        except BaseException:
+            batch.cancel.cancel()
+            wait(running, timeout=_LEFT_SECONDS * 2)
+            raise
 
     def _perform(self, batch: Batch, job: _Job) -> None:
-        with _Watched(batch, job) as watched:
-            if (prepared := watched.prepare()) is not None:
-                watched.returned(self._call(*prepared))
-        watched.conclude()
+        with batch.cancel.linked() as cancel, batch.slots.place(cancel):
+            with cancellable(cancel), _Watched(batch, job) as watched:
+                if (call := watched.prepare(cancel)) is not None:
+                    watched.returned(call.run(self._await))
+            watched.conclude()
 
     async def _perform_async(self, batch: Batch, job: _Job) -> None:
-        with _Watched(batch, job) as watched:
-            if (prepared := watched.prepare()) is not None:
-                watched.returned((await _call_async(*prepared)).value())
-        watched.conclude()
+        async with batch.slots.place_async():
+            with batch.cancel.linked() as cancel, cancellable(cancel), _Watched(batch, job) as watched:
+                if (call := watched.prepare(cancel)) is not None:
+                    watched.returned(await call.run_async())
+            watched.conclude()
 
-    def _call(self, tool: Tool, arguments: BoundArguments) -> Any:
-        function, _ = functions_of(tool)
-        if function is None:
-            return self._await(_call_async(tool, arguments)).value()
-        if not is_function_tool(tool):
-            return tool.invoke(**arguments.values)
-        value = arguments.call(function)
-        if inspect.isawaitable(value) or isinstance(value, AsyncIterable):
-            return self._await(_finished(value))
-        return value
-
-    def _await(self, awaitable: Awaitable[Any]) -> Any:
+    def _await(self, value: Any) -> Any:
         with self._lock:
             if self._loop_thread is None:
                 self._loop_thread = LoopThread()
             thread = self._loop_thread
-        return thread.run(awaitable)
+        return thread.run(finished(value))
 
 
 class _Watched:
@@ -281,9 +307,12 @@ class _Watched:
         self._span.set_content_tag("haystack.agent.step.tool.input", call.arguments)
         return self
 
-    def prepare(self) -> tuple[Tool, BoundArguments] | None:
+    def prepare(self, cancel: CancelToken) -> Call | None:
         """
-        The tool and its arguments, or None when the call can't run, for which the model was given the reason.
+        The call, or None when it can't run, for which the model was given the reason.
+
+        :param cancel: The call's own token.
+        :returns: The call, checked and complete.
         """
         job = self._job
         if (not_called := self._batch.not_called.get(job.place)) is not None:
@@ -304,7 +333,8 @@ class _Watched:
             if isinstance(bound, BoundArguments) and not problems:
                 self._is_mistake = False
                 emit(ToolStarted, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
-                return tool, bound.with_values({**state_values, **_injected(self._batch, tool, call)})
+                given = {**state_values, **_injected(self._batch, tool, call, cancel)}
+                return _call_of(self._batch, tool, call, bound.with_values(given), cancel, given)
             self._failed(rejection_text(tool.name, problems))
         return None
 
@@ -312,20 +342,21 @@ class _Watched:
         """Take the tool's return value."""
         tool = cast("Tool", self._job.tool)
         _merge_into_state(tool, value, self._batch.state)
-        self._message = ChatMessage.from_tool(content_of(tool, value), origin=self._job.call)
+        content = within(content_of(tool, value), options_of(tool).max_result_chars)
+        self._message = ChatMessage.from_tool(content, origin=self._job.call)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         caught = isinstance(error, TOOL_FAILURES) or _tool_cancelled_itself(error)
-        if isinstance(error, ToolInvocationError) and isinstance(error.__cause__, ToolRetry | ToolDenied):
-            error = error.__cause__  # a Haystack Tool's function said so
+        if isinstance(error, ToolInvocationError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # what a Haystack Tool's function raised
         if error is not None and caught:
             self._error = error
-            if not isinstance(error, ToolRetry | ToolDenied):
+            if not isinstance(error, ToolRetry | ToolDenied | TimedOut):
                 self._traceback = redact("".join(traceback.format_exception(error)))
             self._is_mistake = isinstance(error, ToolRetry)
             text = (
                 str(error)
-                if isinstance(error, ToolInvocationError)
+                if isinstance(error, ToolInvocationError | TimedOut)
                 else failure_text(self._job.call.tool_name, error)
             )
             self._failed(shorten(redact(text), 2000))
@@ -357,11 +388,25 @@ class _Watched:
             raise ToolFailedError(str(result.result), tool_name=self._job.call.tool_name) from self._error
 
     def _failed(self, text: str, *, withheld_by: WithheldBy | None = None) -> None:
-        logger.info("tool call failed: %s", redact(text))
+        if self._traceback is not None:
+            logger.warning("%s\n%s", text, self._traceback)
+        else:
+            logger.info("%s", text)
         meta: dict[str, Any] | None = {MISTAKE: True} if self._is_mistake else None
         if withheld_by is not None:
             meta = {WITHHELD: withheld_by}
         self._message = ChatMessage.from_tool(text, origin=self._job.call, error=True, meta=meta)
+
+
+@contextmanager
+def _ending_threads(batch: Batch) -> Generator[None]:
+    """When a batch is broken off, its threads are told, and given a moment."""
+    try:
+        yield
+    except BaseException:
+        batch.cancel.cancel()
+        wait(list(batch.threads), timeout=_LEFT_SECONDS)
+        raise
 
 
 def _plan(batch: Batch) -> list[_Job]:
@@ -444,13 +489,51 @@ def _not_in_state(batch: Batch, tool: Tool, found: Mapping[str, Any]) -> list[st
     ]
 
 
-def _injected(batch: Batch, tool: Tool, call: ToolCall) -> dict[str, Any]:
+def _call_of(
+    batch: Batch,
+    tool: Tool,
+    call: ToolCall,
+    arguments: BoundArguments,
+    cancel: CancelToken,
+    given: Mapping[str, Any],
+) -> Call:
+    function, async_function = functions_of(tool)
+    if not is_function_tool(tool):
+        function = tool.invoke if function is not None else None
+        async_function = tool.invoke_async if async_function is not None else None
+    options = options_of(tool)
+    seconds = batch.tool_timeout if options.timeout is None else options.timeout
+    left = None if batch.until is None else batch.until - time.monotonic()
+    attempts = iter((arguments,))
+
+    def renewed() -> BoundArguments:
+        if (first := next(attempts, None)) is not None:
+            return first
+        bound = bind(tool, call.arguments, filled=given)
+        return arguments if isinstance(bound, list) else bound.with_values(given)
+
+    return Call(
+        name=tool.name,
+        call_id=call.id,
+        function=function,
+        async_function=async_function,
+        arguments=renewed,
+        options=options,
+        retries=retries_of(tool),
+        seconds=min((time for time in (seconds, left) if time is not None), default=None),
+        cancel=cancel,
+        is_watched=batch.is_watched,
+        threads=batch.threads,
+    )
+
+
+def _injected(batch: Batch, tool: Tool, call: ToolCall, cancel: CancelToken) -> dict[str, Any]:
     """What the run itself fills in: its context, the State, the streaming callback."""
     values: dict[str, Any] = {}
     for name, injection in injections_in(tool).items():
         match injection:
             case "context":
-                values[name] = context_of(tool.name, call.id, batch.deps, batch.cancel)
+                values[name] = context_of(tool.name, call.id, batch.deps, cancel)
             case "state":
                 values[name] = batch.state
             case "callback":
@@ -469,33 +552,6 @@ def _merge_into_state(tool: Tool, value: Any, state: State) -> None:
             state.set(key, values[source] if source else value, handler_override=config.get("handler"))
 
 
-async def _call_async(tool: Tool, arguments: BoundArguments) -> Captured:
-    function, async_function = functions_of(tool)
-    if async_function is not None:
-        ours = is_function_tool(tool)
-        return await captured(_finished(arguments.call(async_function if ours else tool.invoke_async)))
-
-    def call() -> Captured:
-        try:
-            return Captured(
-                collected(arguments.call(cast("Any", function if is_function_tool(tool) else tool.invoke)))
-            )
-        except TOOL_FAILURES as error:
-            return Captured(raised=error)
-
-    done = await asyncio.wrap_future(in_thread(call))
-    return done if done.raised is not None else await captured(_finished(done.returned))
-
-
-async def _finished(value: Any) -> Any:
-    """What comes of a call's value: awaited as long as it can be, an async generator's items collected."""
-    while inspect.isawaitable(value):
-        value = await value
-    if isinstance(value, AsyncIterable):
-        return await collected_async(cast("AsyncIterable[object]", value))
-    return value
-
-
 def _tool_cancelled_itself(error: BaseException | None) -> bool:
     """Whether a CancelledError comes from within the tool, and nobody is cancelling the run."""
     if not isinstance(error, asyncio.CancelledError):
@@ -507,7 +563,13 @@ def _tool_cancelled_itself(error: BaseException | None) -> bool:
     return task is not None and not task.cancelling()
 
 
-def _unfinished(call: ToolCall) -> ChatMessage:
+def unfinished(call: ToolCall) -> ChatMessage:
+    """
+    The answer to a call of a run that was broken off.
+
+    :param call: It didn't finish.
+    :returns: A tool message that says so: with one for each call, a history can be continued.
+    """
     text = f"Tool '{call.tool_name}' did not finish: the run was broken off."
     return ChatMessage.from_tool(text, origin=call, error=True)
 

@@ -60,6 +60,34 @@ def is_default_output(config: Mapping[str, Any] | None) -> bool:
     return config is None or config == {"handler": text_of}
 
 
+def within(content: ToolCallResultContentT, most: int | None) -> ToolCallResultContentT:
+    """
+    Content, its texts cut to a size.
+
+    :param content: A tool message's.
+    :param most: Most characters, over all texts; None for all.
+    :returns: The content; a text that was cut says so at its end.
+    """
+    if most is None:
+        return content
+    if isinstance(content, str):
+        return _cut(content, most)
+    kept: list[TextContent | ImageContent | FileContent] = []
+    for part in content:
+        if isinstance(part, TextContent):
+            text = _cut(part.text, max(0, most))
+            most -= len(part.text)
+            part = TextContent(text)
+        kept.append(part)
+    return kept
+
+
+def _cut(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    return f"{text[:most]}\n… cut: {len(text) - most:,} of {len(text):,} characters are left out"
+
+
 def text_of(value: object) -> str:
     """
     Compact text for any value. It never fails: a tool that ran must not look as if it had not.

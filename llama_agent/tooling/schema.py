@@ -63,11 +63,20 @@ class BoundArguments:
         :param function: The one that they were bound for.
         :returns: What it returns.
         """
+        positional, keyword = self.split()
+        return function(*positional, **keyword)
+
+    def split(self) -> tuple[list[Any], Mapping[str, Any]]:
+        """
+        The arguments as a call takes them.
+
+        :returns: By position, and by name.
+        """
         if not self.positional_only:
-            return function(**self.values)
+            return [], self.values
         keyword = dict(self.values)
         positional = [keyword.pop(parameter.name, parameter.default) for parameter in self.positional_only]
-        return function(*positional, **keyword)
+        return positional, keyword
 
 
 @dataclass(frozen=True)

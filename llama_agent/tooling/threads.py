@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-logger = logging.getLogger(__name__)
+from llama_agent.cancel import Cancelled, CancelToken, current_cancel
+from llama_agent.logs import logger_of
+
+logger = logger_of(__name__)
 
 T = TypeVar("T")
 
 # What a tool may end with that is its own failure and not the run's. SystemExit: a tool that calls a
 # command-line program's main() must not end a run of hours.
 TOOL_FAILURES = (Exception, SystemExit)
-_CANCEL_SECONDS = 1.0
+CANCEL_SECONDS = 1.0
+"""How long a task that was cancelled is waited for."""
 _SIGNAL_SECONDS = 0.2
 
 
@@ -71,18 +75,31 @@ def in_thread(function: Callable[..., T], *arguments: Any) -> Future[T]:
     return future
 
 
-def wait_for_any(futures: Collection[Future[T]]) -> set[Future[T]]:
+def wait_for_any(
+    futures: Collection[Future[T]], *, until: float | None = None, cancel: CancelToken | None = None
+) -> set[Future[T]]:
     """
     Wait until one of several is done, and for Ctrl-C.
 
     :param futures: At least one.
-    :returns: Those that are done.
+    :param until: How long, on `time.monotonic`'s clock; None for as long as it takes.
+    :param cancel: Ends the wait too.
+    :returns: Those that are done; none when the time is over, or the token cancelled.
     """
-    while True:
-        # Not without a bound: a signal that comes just before Python goes to sleep is only looked at when it
-        # wakes up, and that could be when the slowest tool ends.
-        if done := wait(futures, timeout=_SIGNAL_SECONDS, return_when=FIRST_COMPLETED).done:
-            return done
+    woken: Future[Any] = Future()
+    remove = cancel.on_cancel(lambda: woken.done() or woken.set_result(None)) if cancel else None
+    awaited = cast("set[Future[T]]", {*futures, woken} if cancel else {*futures})
+    try:
+        while True:
+            # Not without a bound: a signal that comes just before Python goes to sleep is only looked at when
+            # it wakes up, and that could be when the slowest tool ends.
+            left = _SIGNAL_SECONDS if until is None else min(_SIGNAL_SECONDS, until - time.monotonic())
+            done = wait(awaited, timeout=max(0.0, left), return_when=FIRST_COMPLETED).done - {woken}
+            if done or woken.done() or left <= 0:
+                return done
+    finally:
+        if remove is not None:
+            remove()
 
 
 async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
@@ -96,7 +113,7 @@ async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
     for task in unfinished:
         task.cancel()
     if unfinished:
-        _, stubborn = await asyncio.wait(unfinished, timeout=_CANCEL_SECONDS)
+        _, stubborn = await asyncio.wait(unfinished, timeout=CANCEL_SECONDS)
         for task in stubborn:
             logger.warning("a tool did not end when it was cancelled: %s", task.get_name())
     for task in tasks:
@@ -122,8 +139,10 @@ class LoopThread:
         :returns: What it returns. What it raises is raised here.
         """
         future = asyncio.run_coroutine_threadsafe(captured(awaitable), self._loop)
+        cancel = current_cancel()
         try:
-            wait_for_any([future])
+            if not wait_for_any([future], cancel=cancel):
+                raise Cancelled
             return future.result().value()
         except BaseException:
             future.cancel()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import warnings
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, cast, overload
 
@@ -22,11 +22,15 @@ from haystack.utils.callable_serialization import (
 from referencing.exceptions import Unresolvable
 
 from llama_agent.arguments import schema_problems_of
+from llama_agent.cancel import CancelToken, cancellable, current_cancel
 from llama_agent.coercion import coerce, is_open, validator_of
 from llama_agent.errors import ConfigurationError, ToolDefinitionWarning, ToolDenied, ToolRetry
 from llama_agent.json_schema import Json, resolved
+from llama_agent.tooling.call_options import CallOptions, Isolation
 from llama_agent.tooling.callables import bound_call, is_object, name_of, where
-from llama_agent.tooling.results import collected, is_default_output, own_text, text_of
+from llama_agent.tooling.calling import Call, TimedOut
+from llama_agent.tooling.processes import check_can_be_sent
+from llama_agent.tooling.results import is_default_output, own_text, text_of
 from llama_agent.tooling.run_context import (
     Injection,
     RunContext,
@@ -40,6 +44,9 @@ from llama_agent.tooling.schema import NAME_PATTERN, BoundArguments, Signature, 
 
 # What `to_dict` names here may be loaded again: nothing else of this package, and no user's functions.
 allow_deserialization_module(__name__)
+
+RETRIES = 2
+"""Further attempts of a tool with `retry_on`, where calling it again changes nothing more."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -148,6 +155,29 @@ def hints_of(tool: Tool) -> ToolHints:
     return tool.hints if isinstance(tool, FunctionTool) else ToolHints()
 
 
+def options_of(tool: Tool) -> CallOptions:
+    """
+    How the calls of any Haystack tool are run.
+
+    :param tool: One of ours, or any other.
+    :returns: Its options; the defaults for a tool that isn't ours.
+    """
+    return tool.options if isinstance(tool, FunctionTool) else CallOptions()
+
+
+def retries_of(tool: Tool) -> int:
+    """
+    How often a call is made again that failed in a way that may pass.
+
+    :param tool: Any Haystack tool.
+    :returns: What its options say; else `RETRIES` for one that changes nothing more when called again.
+    """
+    options, hints = options_of(tool), hints_of(tool)
+    if options.retries is not None or not options.retry_on:
+        return options.retries or 0
+    return RETRIES if hints.read_only or hints.idempotent else 0
+
+
 @dataclass
 class FunctionTool(Tool, Generic[P, R]):
     """
@@ -158,6 +188,7 @@ class FunctionTool(Tool, Generic[P, R]):
     """
 
     hints: ToolHints = field(default_factory=ToolHints)
+    options: CallOptions = field(default_factory=CallOptions)
     signature: Signature = field(kw_only=True, repr=False, compare=False)
 
     @functools.cached_property
@@ -205,20 +236,14 @@ class FunctionTool(Tool, Generic[P, R]):
 
         :param kwargs: Arguments as a model sent them.
         :returns: What the function returns.
-        :raises ToolInvocationError: The arguments don't fit, the function failed, or it is async.
+        :raises ToolInvocationError: The arguments don't fit, the function failed or took too long, or it is
+            async.
         """
         function, _ = functions_of(self)
         if function is None:
             return super().invoke(**kwargs)
-        bound = self._checked(kwargs)
-        try:
-            result = collected(bound.call(function))
-        except Exception as error:
-            raise ToolInvocationError(failure_text(self.name, error), tool_name=self.name) from error
-        if inspect.iscoroutine(result):
-            result.close()
-            raise ToolInvocationError(f"Tool '{self.name}' is async: use invoke_async", tool_name=self.name)
-        return result
+        with self._called(self._checked(kwargs)) as call:
+            return call.run(self._refuse_async)
 
     async def invoke_async(self, **kwargs: Any) -> Any:
         """
@@ -226,21 +251,40 @@ class FunctionTool(Tool, Generic[P, R]):
 
         :param kwargs: Arguments as a model sent them.
         :returns: What the function returns.
-        :raises ToolInvocationError: The arguments don't fit, or the function failed.
+        :raises ToolInvocationError: The arguments don't fit, or the function failed or took too long.
         """
-        _, async_function = functions_of(self)
-        if async_function is None:
-            # A plain decorator may hide that a function is async.
-            bound, function = self._checked(kwargs), self.target
-            result = await self._awaited(asyncio.to_thread(lambda: collected(bound.call(function))))
-            return await self._awaited(result) if inspect.isawaitable(result) else result
-        return await self._awaited(self._checked(kwargs).call(async_function))
+        with self._called(self._checked(kwargs)) as call:
+            return await call.run_async()
 
-    async def _awaited(self, awaitable: Awaitable[Any]) -> Any:
-        try:
-            return await awaitable
-        except Exception as error:
-            raise ToolInvocationError(failure_text(self.name, error), tool_name=self.name) from error
+    @contextmanager
+    def _called(self, arguments: BoundArguments) -> Generator[Call]:
+        """A call by another agent than ours, or by hand."""
+        function, async_function = functions_of(self)
+        work = current_cancel()
+        with (work or CancelToken()).linked() as cancel, cancellable(cancel):
+            try:
+                yield Call(
+                    name=self.name,
+                    call_id=None,
+                    function=function,
+                    async_function=async_function,
+                    arguments=lambda: arguments,
+                    options=self.options,
+                    retries=retries_of(self),
+                    seconds=self.options.timeout,
+                    cancel=cancel,
+                    is_watched=work is not None,
+                )
+            except ToolInvocationError:
+                raise
+            except Exception as error:
+                text = str(error) if isinstance(error, TimedOut) else failure_text(self.name, error)
+                raise ToolInvocationError(text, tool_name=self.name) from error
+
+    def _refuse_async(self, value: object) -> Any:
+        if inspect.iscoroutine(value):
+            value.close()
+        raise ToolInvocationError(f"Tool '{self.name}' is async: use invoke_async", tool_name=self.name)
 
     def _checked(self, arguments: dict[str, Any]) -> BoundArguments:
         """Arguments of a caller that may have filled in State and State values, as Haystack's Agent does."""
@@ -285,6 +329,7 @@ class FunctionTool(Tool, Generic[P, R]):
             "name": self.name,
             "description": self.description,
             "hints": asdict(self.hints),
+            "options": self.options.to_dict(),
             "inputs_from_state": self.inputs_from_state,
             "outputs_to_state": _with_handlers(self.outputs_to_state, _saved_handler),
             "outputs_to_string": None
@@ -307,6 +352,7 @@ class FunctionTool(Tool, Generic[P, R]):
             name=settings["name"],
             description=settings["description"],
             hints=ToolHints(**settings["hints"]),
+            options=CallOptions.from_dict(settings.get("options", {})),
             inputs_from_state=settings.get("inputs_from_state"),
             outputs_to_state=_with_handlers(settings.get("outputs_to_state"), _loaded_handler),
             outputs_to_string=_with_handlers(settings.get("outputs_to_string"), _loaded_handler),
@@ -392,6 +438,11 @@ def tool(
     open_world: bool = True,
     sequential: bool = False,
     repeatable: bool = False,
+    timeout: float | None = None,
+    retry_on: type[Exception] | tuple[type[Exception], ...] = (),
+    retries: int | None = None,
+    max_result_chars: int | None = None,
+    isolation: Isolation | None = None,
     inputs_from_state: dict[str, str] | None = None,
     outputs_to_state: dict[str, dict[str, Any]] | None = None,
     outputs_to_string: dict[str, Any] | None = None,
@@ -408,6 +459,11 @@ def tool(
     open_world: bool = True,
     sequential: bool = False,
     repeatable: bool = False,
+    timeout: float | None = None,
+    retry_on: type[Exception] | tuple[type[Exception], ...] = (),
+    retries: int | None = None,
+    max_result_chars: int | None = None,
+    isolation: Isolation | None = None,
     inputs_from_state: dict[str, str] | None = None,
     outputs_to_state: dict[str, dict[str, Any]] | None = None,
     outputs_to_string: dict[str, Any] | None = None,
@@ -429,19 +485,32 @@ def tool(
         touch the same file or database, since no code can see that.
     :param repeatable: It polls: the same call may give the same result many times, and is no sign of a model
         that goes in circles.
+    :param timeout: Seconds that a call may take, its retries included. An async function is cancelled then; a
+        sync one goes on in its thread, without the run, since Python can't end it. Default: the agent's
+        `tool_timeout`.
+    :param retry_on: Exceptions that may pass by themselves (`ConnectionError`): the call is made again, after
+        a wait that grows.
+    :param retries: How often. Default: twice for a `read_only` or `idempotent` tool, never for others.
+    :param max_result_chars: Most characters of a result that the model gets, in our Agent; a notice says what
+        was left out.
+    :param isolation: `process` to run each call in a process of its own, which is killed with all that it
+        started when its time is over or the run ends. It needs a function that can be imported, and takes a
+        moment to start.
     :param inputs_from_state: Keys of the run's State to parameters that get their values; a model doesn't see
         those parameters.
     :param outputs_to_state: Keys of the run's State to `{"source": key of the result, "handler": function}`,
         as in Haystack's `Tool`.
     :param outputs_to_string: What a model reads of the result, as in Haystack's `Tool`.
     :returns: The tool.
-    :raises ConfigurationError: The function can't be described to a model, hints contradict each other, or
-        a State parameter doesn't exist.
+    :raises ConfigurationError: The function can't be described to a model, hints contradict each other, an
+        option is out of range, or a State parameter doesn't exist.
     """
 
     def make(target: Callable[..., Any], signature: Signature | None = None) -> FunctionTool[..., Any]:
         try:
             hints = ToolHints(read_only, destructive, idempotent, open_world, sequential, repeatable)
+            kinds = retry_on if isinstance(retry_on, tuple | list) else (retry_on,)
+            options = CallOptions(timeout, tuple(kinds), retries, max_result_chars, isolation)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where(target)}: {error}") from None
         return function_tool(
@@ -449,6 +518,7 @@ def tool(
             name=name,
             description=description,
             hints=hints,
+            options=options,
             signature=signature,
             inputs_from_state=inputs_from_state,
             outputs_to_state=outputs_to_state,
@@ -467,6 +537,7 @@ def function_tool(
     name: str | None = None,
     description: str | None = None,
     hints: ToolHints | None = None,
+    options: CallOptions | None = None,
     signature: Signature | None = None,
     inputs_from_state: dict[str, str] | None = None,
     outputs_to_state: dict[str, dict[str, Any]] | None = None,
@@ -480,6 +551,7 @@ def function_tool(
     :param name: As in `tool`.
     :param description: As in `tool`.
     :param hints: As in `tool`.
+    :param options: As in `tool`.
     :param signature: The function's, where it has been read before.
     :param inputs_from_state: As in `tool`.
     :param outputs_to_state: As in `tool`.
@@ -537,8 +609,11 @@ def function_tool(
         outputs_to_state=outputs_to_state,
         outputs_to_string=outputs_to_string,
         hints=hints or ToolHints(),
+        options=options or CallOptions(),
         signature=signature,
     )
+    if made.options.isolation is not None:
+        _check_isolated(made)
     for written, meant in signature.misspelt.items():
         warnings.warn(
             f"{where(function)}: its docstring describes '{written}', which isn't a parameter: '{meant}'?",
@@ -553,6 +628,16 @@ def function_tool(
             stacklevel=2,
         )
     return made
+
+
+def _check_isolated(tool: FunctionTool[..., Any]) -> None:
+    """Another process has nothing of this one's run."""
+    if tool.injections:
+        raise ConfigurationError(
+            f"{where(tool.target)}: isolation='process' can't give it {', '.join(tool.injections)}: what the "
+            "run fills in stays in this process"
+        )
+    check_can_be_sent(tool.target, where(tool.target))
 
 
 def failure_text(name: str, error: BaseException) -> str:

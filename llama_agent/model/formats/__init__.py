@@ -8,7 +8,6 @@ one is plain JSON or Python, and counts only as the whole message or its start.
 from __future__ import annotations
 
 import json
-import logging
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from functools import partial
 from typing import Any, TypeAlias, cast
 
 from llama_agent.errors import ConfigurationError
+from llama_agent.logs import logger_of
 from llama_agent.model.formats.command_r import MARKER as COMMAND_R
 from llama_agent.model.formats.command_r import read_command_r
 from llama_agent.model.formats.cursor import Cursor, Cut, Found, NoCall, Offered, Unread
@@ -45,7 +45,7 @@ from llama_agent.model.formats.pythonic import (
 from llama_agent.model.formats.tool_call import MARKER as TOOL_CALL
 from llama_agent.model.formats.tool_call import read_tool_call
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 ParseText: TypeAlias = Callable[[str], Sequence[tuple[str, str | Mapping[str, Any]]] | None]
 """The text between a format's marks → names and arguments of its calls, or None when it is no call."""
