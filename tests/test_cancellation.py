@@ -1682,7 +1682,9 @@ def test_a_pipeline_hands_the_token_on(scene: Scene, mode: str) -> None:
 
 
 @both_modes
-@pytest.mark.parametrize("wrong", [True, threading.Event(), CancelToken, "now"], ids=repr)
+@pytest.mark.parametrize(
+    "wrong", [True, threading.Event(), CancelToken, "now"], ids=["True", "an Event", "the class", "a text"]
+)
 def test_what_is_no_token_is_refused(scene: Scene, mode: str, wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="cancel"):
         _run(scene.agent([add]), mode, cancel=wrong)
