@@ -234,6 +234,8 @@ UNFIT: dict[str, Callable[[], Any]] = {
         partial(lambda: 1)
     ),
     "a partial with a lock": lambda: isolated(partial(functions.double, value=threading.Lock()), name="it"),
+    "a function that another took the name of": lambda: isolated(functions.first_version),
+    "what a decorator hides": lambda: isolated(functions.shouted.__wrapped__),
     "a function with a context": lambda: isolated(with_context),
     "an async function with a context": lambda: isolated(with_context_async),
     "a function with the State": lambda: isolated(with_state),
@@ -274,6 +276,8 @@ FIT: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "a static method": (lambda: functions.Adder.twice, {"value": 4}, "8"),
     "a class method": (lambda: functions.Adder.name_of, {}, "Adder"),
     "a partial": (lambda: partial(functions.writes_a_note, "/dev/null"), {"text": "x"}, "written"),
+    "a function under a decorator": (lambda: functions.shouted, {"text": "hey"}, "HEY!"),
+    "a function that took another's name": (lambda: functions.version, {}, "the second"),
     "a function of the standard library": (lambda: os.getppid, {}, str(os.getpid())),
 }
 

@@ -358,6 +358,23 @@ def test_what_a_leaked_tool_raises_later_counts_nowhere(
 
 
 @both_modes
+def test_after_the_end_of_a_run_nothing_is_heard_of_it(endpoint: Endpoint, held: Held, go: Go) -> None:
+    heard: list[Event] = []
+
+    @tool(timeout=SHORT)
+    def hold(context: RunContext[None]) -> str:
+        """Hold, then say so."""
+        held.hold()
+        context.progress("too late")
+        return "too late"
+
+    result = run(endpoint, [hold], HOLD_CALL, Reply("done"), go=go, on_event=heard.append)
+    held.let_go()
+    assert isinstance(heard[-1], RunFinished)
+    assert isinstance(result.events[-1], RunFinished)
+
+
+@both_modes
 def test_each_leaked_thread_is_counted(endpoint: Endpoint, held: Held, go: Go) -> None:
     tools = [held.tool("one", timeout=SHORT), held.tool("two", timeout=SHORT), quick]
     script = [Reply(calls=[("one", {}), ("two", {}), ("quick", {})]), Reply(calls=[("one", {})])]
@@ -1031,6 +1048,23 @@ def test_a_time_out_is_never_tried_again(endpoint: Endpoint, held: Held, go: Go)
     result = run(endpoint, [made], HOLD_CALL, Reply("done"), go=go)
     assert (len(of(result, ToolTimedOut)), of(result, ToolRetryScheduled)) == (1, [])
     assert result.leaked_threads == 1
+
+
+@both_modes
+def test_a_leaked_attempt_that_fails_later_is_never_tried_again(
+    endpoint: Endpoint, held: Held, go: Go
+) -> None:
+    attempts: list[str] = []
+
+    @tool(timeout=SHORT, retry_on=(ConnectionError,), retries=5)
+    def hold() -> str:
+        """Hold, then fail."""
+        attempts.append("attempt")
+        held.hold()
+        raise ConnectionError("down")
+
+    result = run(endpoint, [hold], HOLD_CALL, letting_go(held, Reply("done")), go=go)
+    assert (attempts, of(result, ToolRetryScheduled), result.leaked_threads) == (["attempt"], [], 0)
 
 
 @both_modes
