@@ -159,7 +159,7 @@ class Execution:
         :returns: One tool message per call, in the calls' order.
         :raises ToolFailedError: A call failed and `raise_on_failure` is set.
         """
-        with batch.slots.borrowed(batch.cancel), _ending_threads(batch):
+        with _ending_threads(batch):
             jobs = _plan(batch)
             for job in jobs:
                 if _needs_approval(batch, job):
@@ -185,14 +185,13 @@ class Execution:
         :returns: One tool message per call, in the calls' order.
         :raises ToolFailedError: A call failed and `raise_on_failure` is set.
         """
-        async with batch.slots.borrowed_async():
-            jobs = _plan(batch)
-            for job in jobs:
-                if _needs_approval(batch, job):
-                    answer = cast("Approval", batch.approval).ask(job.call, cast("Tool", job.tool))
-                    _record_verdict(job, await answer if inspect.isawaitable(answer) else answer)
-                    batch.cancel.check()
-            await self._together(batch, jobs)
+        jobs = _plan(batch)
+        for job in jobs:
+            if _needs_approval(batch, job):
+                answer = cast("Approval", batch.approval).ask(job.call, cast("Tool", job.tool))
+                _record_verdict(job, await answer if inspect.isawaitable(answer) else answer)
+                batch.cancel.check()
+        await self._together(batch, jobs)
         await _send(batch.streaming_callback, _last_chunk())
         return batch.messages()
 

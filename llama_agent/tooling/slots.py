@@ -1,19 +1,21 @@
 """
 How many tool calls run at the same time, over a run and the runs of its sub-agents.
 
-A call that runs a sub-agent lends its place while the sub-agent's own calls run: they work for it, and it
-only waits. So a limit of 1 orders everything, and holds nothing up for ever.
+A call that runs a sub-agent lends its place to the sub-agent's calls, one after the other: they work for it,
+and it only waits. So a limit of 1 orders everything, and holds nothing up for ever, even where an event loop
+is blocked by one of the calls.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Generator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from llama_agent.cancel import Cancelled, CancelToken
 from llama_agent.tooling.threads import wait_for_any
@@ -28,8 +30,10 @@ class Slots:
     """
 
     def __init__(self, limit: int, above: Place | None = None) -> None:
-        self._levels: tuple[_Level, ...] = (_Level(limit), *(above.levels if above else ()))
-        self._above = above
+        self.limit = limit
+        self.above = above
+        self.used = 0
+        self._queue: _Queue = above.slots._queue if above else _Queue()
 
     @contextmanager
     def place(self, cancel: CancelToken) -> Generator[None]:
@@ -39,171 +43,110 @@ class Slots:
         :param cancel: Ends the wait.
         :raises Cancelled: It was cancelled.
         """
-        place = Place(self._levels)
+        request = self._queue.join(self)
         try:
-            place.take(cancel)
-            with _holding(place):
+            if not request.turn.done() and not wait_for_any([request.turn], cancel=cancel):
+                raise Cancelled
+            with _holding(Place(self)):
                 yield
         finally:
-            place.leave()
+            self._queue.leave(request)
 
     @asynccontextmanager
     async def place_async(self) -> AsyncGenerator[None]:
         """`place`, on the running event loop."""
-        place = Place(self._levels)
+        request = self._queue.join(self)
         try:
-            await place.take_async()
-            with _holding(place):
+            if not request.turn.done():
+                # Shielded: cancelling the wait would cancel the turn under its giver's hands.
+                await asyncio.shield(asyncio.wrap_future(request.turn))
+            with _holding(Place(self)):
                 yield
         finally:
-            place.leave()
-
-    @contextmanager
-    def borrowed(self, cancel: CancelToken) -> Generator[None]:
-        """
-        Let the calls of a batch have the place of the call that they work for.
-
-        :param cancel: Ends the wait for it afterwards.
-        """
-        if self._above is None:
-            yield
-            return
-        self._above.lend()
-        try:
-            yield
-        finally:
-            if self._above.is_back():
-                self._above.take(cancel)
-
-    @asynccontextmanager
-    async def borrowed_async(self) -> AsyncGenerator[None]:
-        """`borrowed`, on the running event loop."""
-        if self._above is None:
-            yield
-            return
-        self._above.lend()
-        try:
-            yield
-        finally:
-            if self._above.is_back():
-                await self._above.take_async()
+            self._queue.leave(request)
 
 
+@dataclass(eq=False)
 class Place:
     """
-    One call's place: in its own run, and in those above.
+    One call's place. `is_lent`: whether a call of its sub-agent has it now.
 
-    :param levels: Where it counts, its own run first.
+    :param slots: Those of its run.
     """
 
-    def __init__(self, levels: Sequence[_Level]) -> None:
-        self.levels = tuple(levels)
-        self._held: list[_Level] = []
-        self._lent = 0
-        self._is_left = False
+    slots: Slots
+    is_lent: bool = False
+
+
+_Claims: TypeAlias = list[Slots | Place]
+
+
+@dataclass(eq=False)
+class _Request:
+    """Somebody who wants a place; `claims`: what it takes up once it has one."""
+
+    slots: Slots
+    turn: Future[None] = field(default_factory=Future[None])
+    claims: _Claims = field(default_factory=list[Slots | Place])
+
+
+class _Queue:
+    """Who waits, over all runs that share places."""
+
+    def __init__(self) -> None:
+        self._waiting: list[_Request] = []
         self._lock = threading.Lock()
 
-    def take(self, cancel: CancelToken) -> None:
-        """
-        Wait for it.
-
-        :param cancel: Ends the wait.
-        :raises Cancelled: It was cancelled.
-        """
-        for level in self.levels:
-            turn = level.ask()
-            try:
-                is_mine = bool(wait_for_any([turn], cancel=cancel)) if not turn.done() else True
-            except BaseException:
-                level.give_up(turn)
-                raise
-            if not is_mine:
-                level.give_up(turn)
-                raise Cancelled
-            self._has(level)
-
-    async def take_async(self) -> None:
-        """`take`, on the running event loop."""
-        for level in self.levels:
-            turn = level.ask()
-            if not turn.done():
-                try:
-                    # Not the future itself: cancelling the wait would cancel it under the giver's hands.
-                    await asyncio.shield(asyncio.wrap_future(turn))
-                except BaseException:
-                    level.give_up(turn)
-                    raise
-            self._has(level)
-
-    def leave(self) -> None:
-        """Give it back for good."""
+    def join(self, slots: Slots) -> _Request:
+        """Ask for a place; its turn is done once it is had."""
+        request = _Request(slots)
         with self._lock:
-            self._is_left = True
-            held, self._held = self._held, []
-        for level in held:
-            level.give()
+            self._waiting.append(request)
+        self._admit()
+        return request
 
-    def lend(self) -> None:
-        """Give it to those who work for its call."""
+    def leave(self, request: _Request) -> None:
+        """Give a place back, or wait no longer for it."""
         with self._lock:
-            self._lent += 1
-            held, self._held = (self._held, []) if self._lent == 1 else ([], self._held)
-        for level in held:
-            level.give()
+            if request in self._waiting:
+                self._waiting.remove(request)
+            for claim in request.claims:
+                if isinstance(claim, Place):
+                    claim.is_lent = False
+                else:
+                    claim.used -= 1
+            request.claims = []
+        self._admit()
 
-    def is_back(self) -> bool:
-        """
-        Say that one of those no longer needs it.
-
-        :returns: Whether nobody does, and its call goes on: then it has to be taken again.
-        """
+    def _admit(self) -> None:
+        admitted: list[_Request] = []
         with self._lock:
-            self._lent -= 1
-            return self._lent == 0 and not self._is_left
+            for request in list(self._waiting):
+                if (claims := _claims_of(request.slots)) is None:
+                    continue
+                for claim in claims:
+                    if isinstance(claim, Place):
+                        claim.is_lent = True
+                    else:
+                        claim.used += 1
+                request.claims = claims
+                self._waiting.remove(request)
+                admitted.append(request)
+        for request in admitted:
+            request.turn.set_result(None)
 
-    def _has(self, level: _Level) -> None:
-        with self._lock:
-            if not self._is_left:
-                self._held.append(level)
-                return
-        level.give()  # its call was given up in between
 
-
-class _Level:
-    """The places of one run."""
-
-    def __init__(self, limit: int) -> None:
-        self._free = limit
-        self._waiting: deque[Future[None]] = deque()
-        self._lock = threading.Lock()
-
-    def ask(self) -> Future[None]:
-        """A future that is done once a place is had."""
-        turn: Future[None] = Future()
-        with self._lock:
-            if self._free > 0:
-                self._free -= 1
-                turn.set_result(None)
-            else:
-                self._waiting.append(turn)
-        return turn
-
-    def give(self) -> None:
-        """Give a place to whoever has waited longest."""
-        with self._lock:
-            if not self._waiting:
-                self._free += 1
-                return
-            turn = self._waiting.popleft()
-        turn.set_result(None)
-
-    def give_up(self, turn: Future[None]) -> None:
-        """Wait no longer; a place that came all the same goes on."""
-        with self._lock:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-                return
-        self.give()
+def _claims_of(slots: Slots) -> _Claims | None:
+    """What a call would take up: a place in its run, and that of the call above, or another one there."""
+    claims: _Claims = []
+    while slots.used < slots.limit:
+        claims.append(slots)
+        if slots.above is None:
+            return claims
+        if not slots.above.is_lent:
+            return [*claims, slots.above]
+        slots = slots.above.slots
+    return None
 
 
 _current: ContextVar[Place | None] = ContextVar("llama_agent_place", default=None)
