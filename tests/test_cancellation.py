@@ -1679,7 +1679,11 @@ def test_with_raise_on_failure_a_cancellation_is_no_failure(scene: Scene, way: W
     "make", [headers_awaited, sync_tool, async_tool, process_tool, several_calls, sub_agents_process_tool]
 )
 def test_a_cancellation_prints_nothing(
-    scene: Scene, make: Callable[[Scene], Stage], way: Way, capfd: pytest.CaptureFixture[str]
+    scene: Scene,
+    make: Callable[[Scene], Stage],
+    way: Way,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     before = set(threading.enumerate())
     way(scene, make(scene))
@@ -1687,6 +1691,8 @@ def test_a_cancellation_prints_nothing(
     assert threads_left(before) == []
     gc.collect()
     assert capfd.readouterr() == ("", "")
+    # Without a handler, as in most programs, Python prints these.
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 @each_way

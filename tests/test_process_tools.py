@@ -1,6 +1,7 @@
 """A tool with `isolation="process"` runs in a process that can be killed, and else as any other tool does."""
 
 import asyncio
+import gc
 import json
 import os
 import threading
@@ -588,7 +589,11 @@ each_endless = pytest.mark.parametrize("function", ENDLESS.values(), ids=ENDLESS
 
 @both_modes
 def test_a_time_out_kills_the_process_and_all_that_it_started(
-    endpoint: Endpoint, go: Go, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    endpoint: Endpoint,
+    go: Go,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     witnesses = {function.__name__: Witness(tmp_path, function.__name__) for function in ENDLESS.values()}
     calls = [(name, {"witness": witness.path}) for name, witness in witnesses.items()]
@@ -603,7 +608,10 @@ def test_a_time_out_kills_the_process_and_all_that_it_started(
     assert [event.leaked for event in of(result, ToolTimedOut)] == [False] * len(tools)
     assert (result.leaked_threads, result.text) == (0, "done")
     assert watch.seconds < BOUND + 2 * LIMIT
+    gc.collect()
     assert "Traceback" not in capfd.readouterr().err
+    # Without a handler, as in most programs, Python prints these.
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 @both_modes

@@ -1,6 +1,7 @@
 """A tool that holds, fails for a moment or says too much doesn't take the run with it."""
 
 import asyncio
+import gc
 import json
 import logging
 import math
@@ -218,12 +219,21 @@ def test_a_leaked_thread_is_warned_of_in_the_log(
 
 
 @both_modes
+@pytest.mark.parametrize("kind", ["tool", "async_tool"])
 def test_a_time_out_prints_nothing(
-    endpoint: Endpoint, held: Held, go: Go, capfd: pytest.CaptureFixture[str]
+    endpoint: Endpoint,
+    held: Held,
+    go: Go,
+    kind: str,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    run(endpoint, [held.tool(timeout=SHORT)], HOLD_CALL, Reply("done"), go=go)
+    run(endpoint, [getattr(held, kind)(timeout=SHORT)], HOLD_CALL, Reply("done"), go=go)
     held.let_go()
+    gc.collect()
     assert capfd.readouterr() == ("", "")
+    # Without a handler, as in most programs, Python prints these.
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 @both_modes
