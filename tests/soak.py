@@ -27,6 +27,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from random import Random
 from typing import Any, Literal, TypeAlias
@@ -585,7 +586,7 @@ def unanswered(messages: Sequence[ChatMessage]) -> list[str]:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What the process holds."""
+    """What the process holds. `threads`: but for those of the event loop's own pool, which grows to its size."""
 
     threads: int
     sockets: int
@@ -610,7 +611,7 @@ def footprint() -> Footprint:
             targets.append(str(entry.readlink()))
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return Footprint(
-        threads=threading.active_count(),
+        threads=sum(not thread.name.startswith("asyncio_") for thread in threading.enumerate()),
         sockets=sum(target.startswith("socket:") for target in targets),
         files=len(targets),
         objects=len(gc.get_objects()),
@@ -808,6 +809,7 @@ def main(arguments: list[str] | None = None) -> int:
     sys.unraisablehook = lambda problem: unraisable.append(repr(problem.exc_value))
     if given.only is not None:
         return _once_more(given.only)
+    resource_tracker.ensure_running()  # Python's own, for all processes that are spawned
     began, before = time.monotonic(), footprint()
     print(f"before: {before}", flush=True)
     with Soak(given.seed) as soak:
