@@ -8,6 +8,7 @@ once the last of them has gone, however it went.
 from __future__ import annotations
 
 import asyncio
+import functools
 import multiprocessing
 import os
 import select
@@ -337,6 +338,33 @@ class Connected:
     def __call__(self) -> str:
         """Look."""
         return "seen"
+
+
+def _shouted(function: Any) -> Any:
+    @functools.wraps(function)
+    def shout(*args: Any, **kwargs: Any) -> str:
+        return str(function(*args, **kwargs)).upper()
+
+    return shout
+
+
+@_shouted
+def shouted(text: str) -> str:
+    """Say it loudly."""
+    return f"{text}!"
+
+
+def version() -> str:
+    """Give the version."""
+    return "the first"
+
+
+first_version = version
+
+
+def version() -> str:  # type: ignore[no-redef]
+    """Give the version."""
+    return "the second"
 
 
 # That fail.

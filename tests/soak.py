@@ -586,7 +586,7 @@ def unanswered(messages: Sequence[ChatMessage]) -> list[str]:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What the process holds. `threads`: but for those of the event loop's own pool, which grows to its size."""
+    """What the process holds. `threads`: but for the event loop's own pool, which grows to its size."""
 
     threads: int
     sockets: int
@@ -634,7 +634,7 @@ class Soak:
         self.faults: Counter[str] = Counter()
         self.requests = 0
         self.leaked = 0
-        self.longest = 0.0
+        self.longest = 0.0, 0
         self.violations: dict[int, list[str]] = {}
 
     def __enter__(self) -> Soak:
@@ -688,7 +688,7 @@ class Soak:
         self.faults += Counter(sent.tag for sent in record.sent if sent.kind == "fault")
         self.requests += len(record.sent)
         self.leaked += outcome.result.leaked_threads if outcome.result else 0
-        self.longest = max(self.longest, outcome.seconds)
+        self.longest = max(self.longest, (outcome.seconds, case.number))
         if found:
             self.violations[case.number] = found
 
@@ -809,7 +809,8 @@ def main(arguments: list[str] | None = None) -> int:
     sys.unraisablehook = lambda problem: unraisable.append(repr(problem.exc_value))
     if given.only is not None:
         return _once_more(given.only)
-    resource_tracker.ensure_running()  # Python's own, for all processes that are spawned
+    # Python's own, one for a program's life: it begins with the first process of a tool.
+    resource_tracker.ensure_running()
     began, before = time.monotonic(), footprint()
     print(f"before: {before}", flush=True)
     with Soak(given.seed) as soak:
@@ -847,7 +848,7 @@ def left_over(before: Footprint, warm: Footprint, after: Footprint, end: Footpri
     ]
     found += [
         f"{name}: {getattr(after, name)}, and {getattr(warm, name)} after the warm-up"
-        for name in ("threads", "sockets")
+        for name in ("sockets",)  # threads that were left behind end in their own time: by the end
         if getattr(after, name) > getattr(warm, name)
     ]
     if (more := after.objects - warm.objects) > 2000 + runs / 2:
@@ -877,7 +878,8 @@ def _told(soak: Soak, found: Sequence[str], seconds: float) -> int:
     runs = sum(soak.reasons.values())
     print(
         f"{runs:,} runs, {soak.requests:,} requests, {soak.leaked} threads left behind for a while, "
-        f"the longest run {soak.longest:.1f} s, {len(soak.violations)} runs with complaints, {seconds:.0f} s"
+        f"the longest run {soak.longest[0]:.1f} s (number {soak.longest[1]}), "
+        f"{len(soak.violations)} runs with complaints, {seconds:.0f} s"
     )
     return 1 if soak.violations or found else 0
 

@@ -280,6 +280,39 @@ def test_a_token_and_ctrl_c_at_once_end_a_program(endpoint: Endpoint, tmp_path: 
         assert monotonic() - begin < BOUND
 
 
+HANDLER = """
+import random, signal, sys
+from llama_agent import CancelToken
+
+dice, token = random.Random(6), CancelToken()
+signal.signal(signal.SIGALRM, lambda *_: token.cancel())
+for _ in range(5_000):
+    token = CancelToken()
+    signal.setitimer(signal.ITIMER_REAL, dice.uniform(0.00001, 0.0003))
+    while not token.cancelled:
+        token.on_cancel(int)()
+        token.wait(0)
+print("done")
+"""
+
+
+def test_a_signal_handler_may_cancel_a_token_while_it_is_in_use() -> None:
+    # Python runs the handler between any two steps of the main thread, in the middle of the token's own too.
+    with Program(HANDLER) as program:
+        assert program.rest() == (["done"], "", 0)
+
+
+@in_situations("process tool", "sub-agent's process tool")
+def test_a_program_that_is_killed_leaves_no_process(
+    endpoint: Endpoint, tmp_path: Path, situation: Situation
+) -> None:
+    with Playing(endpoint, tmp_path, situation, SYNC) as playing:
+        playing.get_there()
+        playing.program.send(signal.SIGKILL)
+        playing.program.rest()
+        assert not playing.has_left_a_process
+
+
 # Ctrl-C at the command line.
 
 

@@ -23,6 +23,7 @@ ARGUMENTS = {
     "units_left": {"product": "lamp"},
     "list_files": {"folder": "."},
     "letter_count": {"word": "llama"},
+    "factors": {"number": 91},
 }
 SHOWN = {
     "hello_tool": "It is 42\nanswered",
@@ -34,6 +35,8 @@ SHOWN = {
     "run_context": "[units_left: looking for lamp]\nIt is 3\n",
     "fallback": "It is 3\n",
     "text_format": "It is 5\ncalls read from text: acme\n",
+    "tool_limits": "It is [7,13] answered\n",
+    "scripted_test": "passed\n",
     "workspace": 'It is ["notes.md (19 bytes)"]\n',
 }
 

@@ -1,6 +1,7 @@
 """A tool with `isolation="process"` runs in a process that can be killed, and else as any other tool does."""
 
 import asyncio
+import gc
 import json
 import os
 import threading
@@ -234,6 +235,8 @@ UNFIT: dict[str, Callable[[], Any]] = {
         partial(lambda: 1)
     ),
     "a partial with a lock": lambda: isolated(partial(functions.double, value=threading.Lock()), name="it"),
+    "a function that another took the name of": lambda: isolated(functions.first_version),
+    "what a decorator hides": lambda: isolated(functions.shouted.__wrapped__),
     "a function with a context": lambda: isolated(with_context),
     "an async function with a context": lambda: isolated(with_context_async),
     "a function with the State": lambda: isolated(with_state),
@@ -274,6 +277,8 @@ FIT: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
     "a static method": (lambda: functions.Adder.twice, {"value": 4}, "8"),
     "a class method": (lambda: functions.Adder.name_of, {}, "Adder"),
     "a partial": (lambda: partial(functions.writes_a_note, "/dev/null"), {"text": "x"}, "written"),
+    "a function under a decorator": (lambda: functions.shouted, {"text": "hey"}, "HEY!"),
+    "a function that took another's name": (lambda: functions.version, {}, "the second"),
     "a function of the standard library": (lambda: os.getppid, {}, str(os.getpid())),
 }
 
@@ -584,7 +589,11 @@ each_endless = pytest.mark.parametrize("function", ENDLESS.values(), ids=ENDLESS
 
 @both_modes
 def test_a_time_out_kills_the_process_and_all_that_it_started(
-    endpoint: Endpoint, go: Go, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    endpoint: Endpoint,
+    go: Go,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     witnesses = {function.__name__: Witness(tmp_path, function.__name__) for function in ENDLESS.values()}
     calls = [(name, {"witness": witness.path}) for name, witness in witnesses.items()]
@@ -599,7 +608,10 @@ def test_a_time_out_kills_the_process_and_all_that_it_started(
     assert [event.leaked for event in of(result, ToolTimedOut)] == [False] * len(tools)
     assert (result.leaked_threads, result.text) == (0, "done")
     assert watch.seconds < BOUND + 2 * LIMIT
+    gc.collect()
     assert "Traceback" not in capfd.readouterr().err
+    # Without a handler, as in most programs, Python prints these.
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 @both_modes

@@ -1,6 +1,7 @@
 """A tool that holds, fails for a moment or says too much doesn't take the run with it."""
 
 import asyncio
+import gc
 import json
 import logging
 import math
@@ -218,12 +219,21 @@ def test_a_leaked_thread_is_warned_of_in_the_log(
 
 
 @both_modes
+@pytest.mark.parametrize("kind", ["tool", "async_tool"])
 def test_a_time_out_prints_nothing(
-    endpoint: Endpoint, held: Held, go: Go, capfd: pytest.CaptureFixture[str]
+    endpoint: Endpoint,
+    held: Held,
+    go: Go,
+    kind: str,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    run(endpoint, [held.tool(timeout=SHORT)], HOLD_CALL, Reply("done"), go=go)
+    run(endpoint, [getattr(held, kind)(timeout=SHORT)], HOLD_CALL, Reply("done"), go=go)
     held.let_go()
+    gc.collect()
     assert capfd.readouterr() == ("", "")
+    # Without a handler, as in most programs, Python prints these.
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 @both_modes
@@ -355,6 +365,23 @@ def test_what_a_leaked_tool_raises_later_counts_nowhere(
     result = run(endpoint, [tool(timeout=SHORT)(hold)], HOLD_CALL, letting_go(held, Reply("done")), go=go)
     assert (errors(result), timed_out(told(result)), result.text) == ([True], True, "done")
     assert capfd.readouterr() == ("", "")
+
+
+@both_modes
+def test_after_the_end_of_a_run_nothing_is_heard_of_it(endpoint: Endpoint, held: Held, go: Go) -> None:
+    heard: list[Event] = []
+
+    @tool(timeout=SHORT)
+    def hold(context: RunContext[None]) -> str:
+        """Hold, then say so."""
+        held.hold()
+        context.progress("too late")
+        return "too late"
+
+    result = run(endpoint, [hold], HOLD_CALL, Reply("done"), go=go, on_event=heard.append)
+    held.let_go()
+    assert isinstance(heard[-1], RunFinished)
+    assert isinstance(result.events[-1], RunFinished)
 
 
 @both_modes
@@ -1031,6 +1058,23 @@ def test_a_time_out_is_never_tried_again(endpoint: Endpoint, held: Held, go: Go)
     result = run(endpoint, [made], HOLD_CALL, Reply("done"), go=go)
     assert (len(of(result, ToolTimedOut)), of(result, ToolRetryScheduled)) == (1, [])
     assert result.leaked_threads == 1
+
+
+@both_modes
+def test_a_leaked_attempt_that_fails_later_is_never_tried_again(
+    endpoint: Endpoint, held: Held, go: Go
+) -> None:
+    attempts: list[str] = []
+
+    @tool(timeout=SHORT, retry_on=(ConnectionError,), retries=5)
+    def hold() -> str:
+        """Hold, then fail."""
+        attempts.append("attempt")
+        held.hold()
+        raise ConnectionError("down")
+
+    result = run(endpoint, [hold], HOLD_CALL, letting_go(held, Reply("done")), go=go)
+    assert (attempts, of(result, ToolRetryScheduled), result.leaked_threads) == (["attempt"], [], 0)
 
 
 @both_modes

@@ -34,6 +34,7 @@ from llama_agent.tooling.threads import (
     captured,
     in_thread,
     wait_for_any,
+    wait_for_threads,
 )
 
 logger = logger_of(__name__)
@@ -131,8 +132,7 @@ class Call:
                 await asyncio.wait({task}, timeout=CANCEL_SECONDS)
         if is_done:
             return task.result().value()
-        if threads and not threads[-1].done():
-            await asyncio.wait({asyncio.wrap_future(threads[-1])}, timeout=_LEFT_SECONDS)
+        await wait_for_threads(threads, _LEFT_SECONDS)
         leaked = bool(threads) and not threads[-1].done()
         raise self._timed_out(is_left=leaked or not task.done(), leaked=leaked)
 

@@ -45,6 +45,7 @@ from llama_agent.tooling.threads import (
     end_tasks,
     in_thread,
     wait_for_any,
+    wait_for_threads,
 )
 from llama_agent.tooling.tool import (
     FunctionTool,
@@ -228,10 +229,7 @@ class Execution:
         except BaseException:
             batch.cancel.cancel()  # what runs in threads looks at it
             await end_tasks(tasks)
-            if batch.threads:
-                await asyncio.wait(
-                    [asyncio.wrap_future(f) for f in list(batch.threads)], timeout=_LEFT_SECONDS
-                )
+            await wait_for_threads(list(batch.threads), _LEFT_SECONDS)
             raise
 
     def _in_turn(self, batch: Batch, jobs: Sequence[_Job]) -> Iterator[None]:
@@ -331,7 +329,6 @@ class _Watched:
             problems = bound if isinstance(bound, list) else _not_in_state(self._batch, tool, state_values)
             if isinstance(bound, BoundArguments) and not problems:
                 self._is_mistake = False
-                emit(ToolStarted, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
                 given = {**state_values, **_injected(self._batch, tool, call, cancel)}
                 return _call_of(self._batch, tool, call, bound.with_values(given), cancel, given)
             self._failed(rejection_text(tool.name, problems))
@@ -507,6 +504,7 @@ def _call_of(
 
     def renewed() -> BoundArguments:
         if (first := next(attempts, None)) is not None:
+            emit(ToolStarted, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
             return first
         bound = bind(tool, call.arguments, filled=given)
         return arguments if isinstance(bound, list) else bound.with_values(given)

@@ -21,7 +21,7 @@ T = TypeVar("T")
 # What a tool may end with that is its own failure and not the run's. SystemExit: a tool that calls a
 # command-line program's main() must not end a run of hours.
 TOOL_FAILURES = (Exception, SystemExit)
-CANCEL_SECONDS = 1.0
+CANCEL_SECONDS = 0.5
 """How long a task that was cancelled is waited for."""
 _SIGNAL_SECONDS = 0.2
 
@@ -116,9 +116,25 @@ async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
         _, stubborn = await asyncio.wait(unfinished, timeout=CANCEL_SECONDS)
         for task in stubborn:
             logger.warning("a tool did not end when it was cancelled: %s", task.get_name())
+            # Else asyncio prints it again when the program ends, whatever the logging says.
+            task._log_destroy_pending = False  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue]
     for task in tasks:
         if task.done() and not task.cancelled():
             task.exception()  # seen: else asyncio complains of it
+
+
+async def wait_for_threads(futures: Collection[Future[Any]], seconds: float) -> None:
+    """
+    Give threads a moment to end; what comes of them is for others.
+
+    :param futures: What they work for.
+    :param seconds: How long.
+    """
+    waiting = [asyncio.wrap_future(future) for future in futures if not future.done()]
+    for future in waiting:
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    if waiting:
+        await asyncio.wait(waiting, timeout=seconds)
 
 
 class LoopThread:
@@ -149,12 +165,16 @@ class LoopThread:
             raise
 
     def stop(self) -> None:
-        """Cancel what runs, end the thread, close the loop."""
-
-        async def cancel_all() -> None:
-            await end_tasks([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
-
-        self.run(cancel_all())
+        """Cancel what runs, end the thread, close the loop; unless a tool blocks it: then it is left behind."""
+        future = asyncio.run_coroutine_threadsafe(self._end_all(), self._loop)
+        if not wait([future], timeout=2 * CANCEL_SECONDS).done:
+            logger.warning("an async tool blocks its event loop: the loop's thread is left behind")
+            return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end_all(self) -> None:
+        await end_tasks([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
+        # Connections that tools opened here are closed so (PEP 525), as `asyncio.run` does it.
+        await self._loop.shutdown_asyncgens()
