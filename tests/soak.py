@@ -848,7 +848,7 @@ def left_over(before: Footprint, warm: Footprint, after: Footprint, end: Footpri
     ]
     found += [
         f"{name}: {getattr(after, name)}, and {getattr(warm, name)} after the warm-up"
-        for name in ("sockets",)  # threads that were left behind end in their own time: by the end
+        for name in ("threads", "sockets")
         if getattr(after, name) > getattr(warm, name)
     ]
     if (more := after.objects - warm.objects) > 2000 + runs / 2:
