@@ -586,7 +586,7 @@ def unanswered(messages: Sequence[ChatMessage]) -> list[str]:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What the process holds."""
+    """What the process holds. `threads`: but for the event loop's own pool, which grows to its size."""
 
     threads: int
     sockets: int
@@ -611,7 +611,7 @@ def footprint() -> Footprint:
             targets.append(str(entry.readlink()))
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return Footprint(
-        threads=threading.active_count(),
+        threads=sum(not thread.name.startswith("asyncio_") for thread in threading.enumerate()),
         sockets=sum(target.startswith("socket:") for target in targets),
         files=len(targets),
         objects=len(gc.get_objects()),
@@ -634,7 +634,7 @@ class Soak:
         self.faults: Counter[str] = Counter()
         self.requests = 0
         self.leaked = 0
-        self.longest = 0.0
+        self.longest = 0.0, 0
         self.violations: dict[int, list[str]] = {}
 
     def __enter__(self) -> Soak:
@@ -688,7 +688,7 @@ class Soak:
         self.faults += Counter(sent.tag for sent in record.sent if sent.kind == "fault")
         self.requests += len(record.sent)
         self.leaked += outcome.result.leaked_threads if outcome.result else 0
-        self.longest = max(self.longest, outcome.seconds)
+        self.longest = max(self.longest, (outcome.seconds, case.number))
         if found:
             self.violations[case.number] = found
 
@@ -848,7 +848,7 @@ def left_over(before: Footprint, warm: Footprint, after: Footprint, end: Footpri
     ]
     found += [
         f"{name}: {getattr(after, name)}, and {getattr(warm, name)} after the warm-up"
-        for name in ("sockets",)  # threads that were left behind end in their own time: by the end
+        for name in ("threads", "sockets")
         if getattr(after, name) > getattr(warm, name)
     ]
     if (more := after.objects - warm.objects) > 2000 + runs / 2:
@@ -878,7 +878,8 @@ def _told(soak: Soak, found: Sequence[str], seconds: float) -> int:
     runs = sum(soak.reasons.values())
     print(
         f"{runs:,} runs, {soak.requests:,} requests, {soak.leaked} threads left behind for a while, "
-        f"the longest run {soak.longest:.1f} s, {len(soak.violations)} runs with complaints, {seconds:.0f} s"
+        f"the longest run {soak.longest[0]:.1f} s (number {soak.longest[1]}), "
+        f"{len(soak.violations)} runs with complaints, {seconds:.0f} s"
     )
     return 1 if soak.violations or found else 0
 

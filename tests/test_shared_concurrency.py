@@ -1,6 +1,7 @@
 """`tool_concurrency_limit` holds over a run and all sub-agents below it; and no limit can lock them up."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -424,7 +425,10 @@ def test_a_cancelled_run_gives_the_places_back(family: Family, endpoint: Endpoin
     inner = family(hang, *gauge.tools, tool_concurrency_limit=1)
     outer = family(delegation(inner, "delegate"), *gauge.tools, tool_concurrency_limit=1)
 
+    strays: list[str] = []
+
     async def main() -> RunResult:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: strays.append(str(context)))
         one = asyncio.create_task(outer.run_async("go"))
         assert await asyncio.to_thread(started.wait, PATIENCE)
         one.cancel()
@@ -436,12 +440,14 @@ def test_a_cancelled_run_gives_the_places_back(family: Family, endpoint: Endpoin
         finally:
             await outer.close_async()
             await inner.close_async()
+            gc.collect()  # what nobody asked for is told now
 
     if delegation is by_async_function_that_blocks:
         pytest.skip("it holds the event loop up, which is its author's doing")
     endpoint.script(Always(busy()))
     result = asyncio.run(main())
     assert told(result)[1:] == ["worked", "worked"]
+    assert strays == []
 
 
 @each_way
