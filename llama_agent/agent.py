@@ -207,7 +207,9 @@ class Agent(HaystackAgent):
         :param deps: Any object, for tools with a parameter annotated `RunContext[T]`: its `.deps`.
         :param limits: For this run; each that is named wins over the agent's.
         :param cancel: Breaks the run off, from any thread: it returns what it has got to, with the
-            `stop_reason` "cancelled". A sub-agent is broken off with the run above it.
+            `stop_reason` "cancelled". A sub-agent is broken off with the run above it. Sync tools run in
+            threads then, so that they can be left behind; your own sync hooks, callbacks and approvals are
+            waited for.
         :param kwargs: Template variables, and values for the state's keys.
         :returns: The result; a dictionary in Haystack's form, with attributes.
         :raises LlamaAgentError: The endpoint failed for good, or the configuration can't work. What had been

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -13,6 +14,9 @@ from llama_agent.errors import ConfigurationError
 from llama_agent.logs import logger_of
 
 logger = logger_of(__name__)
+
+_SLICE = 0.2
+"""Seconds."""
 
 
 class Cancelled(BaseException):
@@ -58,8 +62,13 @@ class CancelToken:
         :param seconds: Longest time to sleep.
         :returns: Whether it is cancelled.
         """
-        with self._changed:
-            return self._changed.wait_for(lambda: self._cancelled, seconds)
+        until = time.monotonic() + seconds
+        while not self._cancelled and (left := until - time.monotonic()) > 0:
+            # In slices: a signal that comes just before Python goes to sleep is only looked at when it wakes
+            # up, and its handler may be what cancels.
+            with self._changed:
+                self._changed.wait_for(lambda: self._cancelled, min(left, _SLICE))
+        return self._cancelled
 
     def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
         """

@@ -33,7 +33,11 @@ class _Redacting(logging.Filter):
     """Takes secrets out of a record: its message, and its traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = _clean(record.getMessage()), None
+        try:
+            text = record.getMessage()
+        except Exception:  # a wrong format: logging must never raise where it is called
+            text = f"{record.msg} {record.args}"
+        record.msg, record.args = _clean(text), None
         if record.exc_info:
             # The exception itself would show them to handlers that look into it.
             record.exc_text, record.exc_info = _clean(_text_of(record.exc_info)), None

@@ -39,6 +39,7 @@ from llama_agent.loop.flow import (
     Effect,
     LoopPolicy,
     Outcome,
+    OutputRefused,
     ReadTools,
     RunHooks,
     TellNote,
@@ -53,7 +54,6 @@ from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.execution import Batch, Execution, NotCalled, unfinished
 from llama_agent.tooling.slots import Slots
-from llama_agent.tooling.threads import Captured
 
 _RAISED_OUTPUT = 4096
 """Tokens that a reply may have at least, once one was cut; else four times the usual."""
@@ -120,7 +120,7 @@ class Performer:
     _cancel: CancelToken = field(default_factory=CancelToken, init=False)
     """Of the run's tools: cancelled whichever way the run is broken off."""
     _upstream: CancelToken | None = field(default=None, init=False)
-    _threads: set[Future[Captured]] = field(default_factory=set[Future[Captured]], init=False)
+    _threads: set[Future[Any]] = field(default_factory=set[Future[Any]], init=False)
 
     def perform(self, effect: Effect) -> Outcome:
         """
@@ -316,7 +316,9 @@ class Performer:
         except BaseException as error:
             budget.settle(model, share, failed=True)
             is_late = share.seconds is not None and time.perf_counter() - started >= share.seconds * 0.99
-            if effect.supersedes and isinstance(error, EndpointError):
+            if effect.raises_output and not effect.supersedes and _is_refused(error):
+                call.outcome = OutputRefused()
+            elif effect.supersedes and isinstance(error, EndpointError):
                 call.outcome = []  # the reply that was cut stands: there is nothing better
             elif (
                 effect.is_last and isinstance(error, Exception) and not isinstance(error, ConfigurationError)
@@ -456,6 +458,11 @@ class Performer:
         )
 
 
+def _is_refused(error: BaseException) -> bool:
+    """Whether the request itself was at fault."""
+    return isinstance(error, EndpointError) and error.status in (400, 413, 422)
+
+
 def _kind(output: object) -> str:
     return f"a {type(output).__name__} without replies"
 
@@ -466,7 +473,7 @@ class _ModelCall:
     def __init__(self, generator: ChatGenerator) -> None:
         self._generator = generator
         self.replies: list[ChatMessage] = []
-        self.outcome: list[ChatMessage] | LimitName = self.replies
+        self.outcome: list[ChatMessage] | LimitName | OutputRefused = self.replies
 
     def take(self, output: object) -> None:
         replies = cast("Mapping[str, object]", output).get("replies") if isinstance(output, Mapping) else None

@@ -87,7 +87,7 @@ class ScriptedGenerator:
         :raises TypeError: One can be no reply.
         """
         for reply in replies:
-            if not callable(reply):
+            if isinstance(reply, type) or not callable(reply):
                 _check(reply)
         self.requests: list[ScriptedRequest] = []
         self._replies = list(replies)

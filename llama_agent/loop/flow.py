@@ -53,6 +53,11 @@ class CallModel:
 
 
 @dataclass(frozen=True)
+class OutputRefused:
+    """Outcome: the server doesn't take a request for a reply that is longer than usual."""
+
+
+@dataclass(frozen=True)
 class CallTools:
     """
     Effect: run the tool calls of one reply. Outcome: one tool message per call, in the calls' order.
@@ -86,7 +91,7 @@ class ReadTools:
 
 
 Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools | TellNote
-Outcome: TypeAlias = list[ChatMessage] | list[Tool] | LimitName | None
+Outcome: TypeAlias = list[ChatMessage] | list[Tool] | LimitName | OutputRefused | None
 Flow: TypeAlias = Generator[Effect, Outcome, None]
 
 
@@ -156,24 +161,28 @@ def ask(run: RunState, tools: Sequence[Tool]) -> Generator[Effect, Outcome, list
     :returns: Its replies, which are part of the run now; or the limit that forbids it.
     """
     outcome = yield CallModel(run.messages, tools, run.withheld, raises_output=run.raises_output)
+    if isinstance(outcome, OutputRefused):
+        run.raises_output, run.output_refused = False, True
+        outcome = yield CallModel(run.messages, tools, run.withheld)
     if not isinstance(outcome, list):
         return cast("LimitName", outcome)
+    asked = list(run.messages)
     replies = cast("list[ChatMessage]", outcome)
-    if not is_cut(replies) or run.raises_output or CUT_BY in replies[-1].meta:
-        run.record_replies(replies)
+    if not tools:
+        replies = without_calls(replies)
+    run.record_replies(replies)
+    if not is_cut(replies) or run.raises_output or run.output_refused or CUT_BY in replies[-1].meta:
         return replies
-    run.raises_output = True
+    run.raises_output = not run.output_refused
     if replies[-1].tool_calls:
-        run.record_replies(replies)
         return replies
-    run.record_usage(replies)
-    outcome = yield CallModel(run.messages, tools, run.withheld, raises_output=True, supersedes=replies)
+    outcome = yield CallModel(asked, tools, run.withheld, raises_output=True, supersedes=replies)
     if isinstance(outcome, list) and outcome:
         longer = cast("list[ChatMessage]", outcome)
         run.record_usage(longer)
         if longer[-1].tool_calls or is_answer(longer[-1]) or not is_answer(replies[-1]):
             replies = longer
-    run.state.set("messages", replies)
+            run.state.set("messages", [*asked, *longer], handler_override=_replace)
     return replies
 
 

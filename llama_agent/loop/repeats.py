@@ -119,11 +119,14 @@ class Repeats:
         recent, counts = list(self.recent), dict(self.counts)
         strikes, made, progress = dict(self.strikes), dict(self.made), self.progress
         found: dict[str, int] = {}
+        most = max(MOST, times * 2)
         for call, result in zip(calls, results, strict=False):
             withheld = cast("WithheldBy | None", result.meta.get(WITHHELD))
             if call.tool_name in polling or result.meta.get(MISTAKE) or withheld not in (None, "repeat"):
                 continue
             key = _key(call)
+            if withheld == "repeat" and counts.get(made.get(key, ""), 0) < most:
+                continue  # there were too many in one reply; but each had another result
             signature = made.get(key, key) if withheld == "repeat" else _signature(call, result)
             if signature not in recent and signature not in strikes:
                 counts, progress = dict.fromkeys(counts, 1), progress + 1
@@ -170,7 +173,10 @@ def _digest(text: str) -> str:
 
 
 def _arguments_of(call: ToolCall) -> str:
-    return json.dumps(_canonical(call.arguments), sort_keys=True, default=repr)
+    try:
+        return json.dumps(_canonical(call.arguments), sort_keys=True, default=repr)
+    except RecursionError:
+        return "nested too deeply to be compared"
 
 
 def _canonical(value: Any) -> Any:

@@ -156,6 +156,8 @@ class RunState:
     """Replies in a row that said nothing."""
     raises_output: bool = False
     """Whether replies may be longer than usual, since one was cut."""
+    output_refused: bool = False
+    """Whether the server takes no request for them."""
     refused: bool = False
     """Whether the last reply is a refusal, for which Haystack has no word."""
 
@@ -301,6 +303,7 @@ class RunState:
             "withheld": sorted(self.withheld),
             "silent_replies": self.silent_replies,
             "raises_output": self.raises_output,
+            "output_refused": self.output_refused,
             "refused": self.refused,
         }
 
@@ -324,6 +327,7 @@ class RunState:
             withheld=frozenset(data["withheld"]),
             silent_replies=data["silent_replies"],
             raises_output=data["raises_output"],
+            output_refused=data["output_refused"],
             refused=data["refused"],
         )
 

@@ -217,5 +217,5 @@ def too_slow() -> EndpointError:
     :returns: The error.
     """
     return EndpointError(
-        "the server still answers, but the attempt took longer than attempt_timeout allows", retryable=True
+        "the attempt took longer than attempt_timeout, or the run's own time, allows", retryable=True
     )

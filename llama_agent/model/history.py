@@ -125,6 +125,10 @@ class History:
         return settled, messages[end:]
 
 
+_SILENCE = b'{"role":"assistant","content":"\xe2\x80\xa6"}'
+"""For an empty reply before a user's message: many templates want the two to take turns."""
+
+
 class _Turns:
     """Sends a stretch of a conversation, turn by turn. A turn is a message, with the results of its calls."""
 
@@ -152,7 +156,8 @@ class _Turns:
             elif message.tool_call_results:
                 pieces.append(self._orphan(message))
             elif message.is_from(ChatRole.ASSISTANT) and not _says_something(message):
-                continue
+                if _is_from_user(messages[place : place + 1]):
+                    pieces.append(_SILENCE)
             else:
                 pieces.append(self._encoder.encode(message))
         return pieces
@@ -285,3 +290,9 @@ def _is_same_call(call: ToolCall, origin: ToolCall) -> bool:
 
 def _is_same_tool(call: ToolCall, origin: ToolCall) -> bool:
     return call.tool_name == origin.tool_name and not (call.id and origin.id)
+
+
+def _is_from_user(messages: Sequence[ChatMessage | Json]) -> bool:
+    """Whether there is a message, and the first is a user's."""
+    first = messages[0] if messages else None
+    return isinstance(first, ChatMessage) and first.is_from(ChatRole.USER)

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
+from concurrent import futures
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -24,8 +25,8 @@ import httpx2
 
 from llama_agent.cancel import CancelToken, current_cancel
 
-_SIGNAL_SECONDS = 0.2
-"""A signal that comes just before Python goes to sleep is only looked at when it wakes up."""
+_LOOK_SECONDS = 0.05
+"""How long a token that was cancelled may go unnoticed while a connection is made."""
 
 _until: ContextVar[float | None] = ContextVar("llama_agent_until", default=None)
 
@@ -62,6 +63,8 @@ def make_interruptible(client: httpx2.Client) -> None:
     for transport in transports:
         pool = getattr(transport, "_pool", None)
         backend = getattr(pool, "_network_backend", None)
+        if getattr(pool, "_http2", False):
+            continue  # others have requests on the same connection
         if isinstance(transport, httpx2.HTTPTransport) and isinstance(backend, httpcore2.NetworkBackend):
             pool._network_backend = _Backend(backend)  # type: ignore[union-attr]
 
@@ -180,12 +183,9 @@ def _connected(connect: Callable[[], httpcore2.NetworkStream]) -> httpcore2.Netw
 
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(work,), name="llama-agent-connect", daemon=True).start()
-    woken = threading.Event()
-    made.add_done_callback(lambda _: woken.set())
-    remove = token.on_cancel(woken.set)
     try:
-        while not woken.wait(_SIGNAL_SECONDS):
-            pass
+        while not futures.wait([made], timeout=_LOOK_SECONDS).done:
+            token.check()
         token.check()
         return made.result()
     except BaseException:
@@ -193,5 +193,3 @@ def _connected(connect: Callable[[], httpcore2.NetworkStream]) -> httpcore2.Netw
         if made.done() and made.exception() is None:
             made.result().close()
         raise
-    finally:
-        remove()

@@ -22,12 +22,14 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
 
-from llama_agent.cancel import CancelToken, current_cancel
+from llama_agent.cancel import current_cancel
 from llama_agent.errors import ConfigurationError, EndpointError
 from llama_agent.events import RequestDelayed, emit
 from llama_agent.model.rate_headers import Kind, remaining_in
 
 _MINUTE = 60.0
+_SLICE = 0.2
+"""Seconds after which a wait looks at the run's token."""
 _LOOK_AGAIN = 5.0
 
 
@@ -206,19 +208,18 @@ class Pacer:
         """
         woken = threading.Event()
         ticket, told = Ticket(limit, tokens, woken.set, owner=threading.get_ident()), ""
-        cancel = current_cancel() or CancelToken()
-        forget = cancel.on_cancel(woken.set)
+        cancel = current_cancel()
         try:
             self._join(ticket)
             while (wait := self._wait_of(ticket)) is not None:
                 told = _tell(wait, told)
                 self._check_not_stuck(ticket, wait, _loop_here())
-                woken.wait(patience.bounded(wait))
-                cancel.check()
+                woken.wait(patience.bounded(wait) if cancel is None else min(_SLICE, patience.bounded(wait)))
+                if cancel is not None:
+                    cancel.check()
                 woken.clear()
             yield ticket
         finally:
-            forget()
             self._leave(ticket)
 
     @asynccontextmanager

@@ -25,8 +25,8 @@ class RetryPolicy:
     :param max_retry_after: Longest wait that a server may ask for, in seconds; a longer one ends the retries.
     :param deadline: Seconds for all attempts of one model request and the waits between; no wait is begun
         that would end after it. None for no bound.
-    :param attempt_timeout: Seconds that one attempt may take as a whole, however steadily it sends; looked at
-        whenever bytes arrive. None for no bound.
+    :param attempt_timeout: Seconds that one attempt may take as a whole, however steadily the server sends.
+        None for no bound.
     :raises ConfigurationError: A number is out of range.
     """
 

@@ -295,7 +295,9 @@ class Transport:
 
         def send(url: str) -> Json:
             if body is None:
-                return parse_listing(request.heard_of(client.get(url, cast_to=httpx2.Response)).content)
+                with within_time(request.until):
+                    listed = client.get(url, cast_to=httpx2.Response)
+                return parse_listing(request.heard_of(listed).content)
             with within_time(request.until):
                 response = client.post(url, content=body, cast_to=httpx2.Response, options=_options(request))
             return parse_object(request.heard_of(response).content)

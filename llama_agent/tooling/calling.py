@@ -82,7 +82,7 @@ class Call:
     seconds: float | None = None
     cancel: CancelToken = field(default_factory=CancelToken)
     is_watched: bool = False
-    threads: set[Future[Captured]] = field(default_factory=set[Future[Captured]])
+    threads: set[Future[Any]] = field(default_factory=set[Future[Any]])
 
     def run(self, on_loop: Await) -> Any:
         """
@@ -198,7 +198,12 @@ class Call:
         emit(ToolTimedOut, tool_name=self.name, call_id=self.call_id, seconds=seconds, leaked=leaked)
         if is_left:
             logger.warning("tool '%s' still runs, though its time is over", self.name)
-        end = "It may still be at work." if is_left else "It was stopped."
+        is_sync = self.function is not None and self.options.isolation is None
+        end = "It was stopped."
+        if is_left:
+            end = "It may still be at work."
+        elif is_sync:
+            end = "It ended a moment later, so it may have done its work."
         return TimedOut(f"Tool '{self.name}' did not finish within {seconds:.3g} seconds. {end}")
 
     def _retrying(self) -> dict[str, Any]:

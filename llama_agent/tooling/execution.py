@@ -40,7 +40,6 @@ from llama_agent.tooling.schema import BoundArguments
 from llama_agent.tooling.slots import Slots
 from llama_agent.tooling.threads import (
     TOOL_FAILURES,
-    Captured,
     LoopThread,
     end_tasks,
     in_thread,
@@ -117,7 +116,7 @@ class Batch:
     until: float | None = None
     cancel: CancelToken = field(default_factory=CancelToken)
     is_watched: bool = False
-    threads: set[Future[Captured]] = field(default_factory=set[Future[Captured]])
+    threads: set[Future[Any]] = field(default_factory=set[Future[Any]])
     finished: dict[int, ChatMessage] = field(default_factory=dict[int, ChatMessage])
 
     def messages(self) -> list[ChatMessage]:
@@ -248,7 +247,9 @@ class Execution:
                     : batch.limit - len(running)
                 ]:
                     waiting.remove(job)
-                    running[in_thread(self._perform, batch, job)] = job
+                    running[thread := in_thread(self._perform, batch, job)] = job
+                    batch.threads.add(thread)
+                    thread.add_done_callback(batch.threads.discard)
                 for future in wait_for_any(running):
                     ended.add(running.pop(future).place)
                     future.result()
@@ -262,7 +263,9 @@ class Execution:
         with batch.cancel.linked() as cancel, batch.slots.place(cancel):
             with cancellable(cancel), _Watched(batch, job) as watched:
                 if (call := watched.prepare(cancel)) is not None:
-                    watched.returned(call.run(self._await))
+                    value = call.run(self._await)
+                    cancel.check()  # a run that is over takes nothing any more
+                    watched.returned(value)
             watched.conclude()
 
     async def _perform_async(self, batch: Batch, job: _Job) -> None:
@@ -274,7 +277,7 @@ class Execution:
 
     def _await(self, value: Any) -> Any:
         with self._lock:
-            if self._loop_thread is None:
+            if self._loop_thread is None or self._loop_thread.is_blocked:
                 self._loop_thread = LoopThread()
             thread = self._loop_thread
         return thread.run(finished(value))

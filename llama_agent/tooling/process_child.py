@@ -18,6 +18,7 @@ import sys
 import threading
 import traceback
 from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import reduce
 from importlib.util import module_from_spec, spec_from_file_location
 from multiprocessing.connection import Connection
@@ -45,10 +46,11 @@ def serve(sender: Connection, task: bytes, prints_to_stderr: bool) -> None:
     try:
         function, positional, keyword = pickle.loads(task)
         answer: Answer = (True, pickled(_called(function, positional, keyword)), ("", ""), "")
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
         answer = _failure(error)
-    sys.stdout.flush()
     sender.send_bytes(pickle.dumps(answer))
+    with suppress(Exception):  # the tool may have closed it
+        sys.stdout.flush()
 
 
 def pickled(thing: object, *, is_being_defined: bool = False) -> bytes:

@@ -2,7 +2,8 @@
 Runs a function in a process of its own, which can be killed whatever it does: with all that it has started.
 
 The process is spawned, not forked: it begins with nothing of this one's threads, locks and connections. So
-the function, its arguments and what it returns go over by pickle, a function by its import path.
+the function, its arguments and what it returns go over by pickle, a function by its import path. It is no
+sandbox: the process may do what this one may.
 """
 
 from __future__ import annotations
@@ -153,7 +154,8 @@ def _kill(process: SpawnProcess) -> None:
     if process.is_alive():
         _kill_all(process)
         process.join()
-    process.close()
+    with suppress(ValueError):  # another thread is reaping it just now
+        process.close()
 
 
 def _kill_all(process: SpawnProcess) -> None:

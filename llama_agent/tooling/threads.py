@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from llama_agent.cancel import Cancelled, CancelToken, current_cancel
 from llama_agent.logs import logger_of
@@ -24,6 +24,7 @@ TOOL_FAILURES = (Exception, SystemExit)
 CANCEL_SECONDS = 0.5
 """How long a task that was cancelled is waited for."""
 _SIGNAL_SECONDS = 0.2
+_CANCEL_LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -86,20 +87,15 @@ def wait_for_any(
     :param cancel: Ends the wait too.
     :returns: Those that are done; none when the time is over, or the token cancelled.
     """
-    woken: Future[Any] = Future()
-    remove = cancel.on_cancel(lambda: woken.done() or woken.set_result(None)) if cancel else None
-    awaited = cast("set[Future[T]]", {*futures, woken} if cancel else {*futures})
-    try:
-        while True:
-            # Not without a bound: a signal that comes just before Python goes to sleep is only looked at when
-            # it wakes up, and that could be when the slowest tool ends.
-            left = _SIGNAL_SECONDS if until is None else min(_SIGNAL_SECONDS, until - time.monotonic())
-            done = wait(awaited, timeout=max(0.0, left), return_when=FIRST_COMPLETED).done - {woken}
-            if done or woken.done() or left <= 0:
-                return done
-    finally:
-        if remove is not None:
-            remove()
+    # Not without a bound: a signal that comes just before Python goes to sleep is only looked at when it
+    # wakes up, and that could be when the slowest tool ends. Nor does the token wake it: a signal handler may
+    # cancel, and what would wake this thread isn't made for being called within it.
+    look_again = _SIGNAL_SECONDS if cancel is None else _CANCEL_LOOK_SECONDS
+    while True:
+        left = look_again if until is None else min(look_again, until - time.monotonic())
+        done = wait(futures, timeout=max(0.0, left), return_when=FIRST_COMPLETED).done
+        if done or left <= 0 or (cancel is not None and cancel.cancelled):
+            return done
 
 
 async def end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
@@ -138,9 +134,14 @@ async def wait_for_threads(futures: Collection[Future[Any]], seconds: float) -> 
 
 
 class LoopThread:
-    """An event loop in a daemon thread, for async tools of sync runs."""
+    """
+    An event loop in a daemon thread, for async tools of sync runs.
+
+    `is_blocked`: whether a tool that was given up holds the whole loop up; then others need another one.
+    """
 
     def __init__(self) -> None:
+        self.is_blocked = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="llama-agent-async-tools", daemon=True
@@ -154,15 +155,27 @@ class LoopThread:
         :param awaitable: A tool's coroutine.
         :returns: What it returns. What it raises is raised here.
         """
-        future = asyncio.run_coroutine_threadsafe(captured(awaitable), self._loop)
-        cancel = current_cancel()
+        ended: Future[None] = Future()
+
+        async def finish() -> Captured:
+            try:
+                return await captured(awaitable)
+            finally:
+                ended.set_result(None)
+
+        future = asyncio.run_coroutine_threadsafe(finish(), self._loop)
         try:
-            if not wait_for_any([future], cancel=cancel):
+            if not wait_for_any([future], cancel=current_cancel()):
                 raise Cancelled
             return future.result().value()
         except BaseException:
-            future.cancel()
+            if future.cancel() and not wait([ended], timeout=CANCEL_SECONDS).done:
+                self._look_whether_blocked()
             raise
+
+    def _look_whether_blocked(self) -> None:
+        answer = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self._loop)
+        self.is_blocked = not wait([answer], timeout=_SIGNAL_SECONDS).done
 
     def stop(self) -> None:
         """
