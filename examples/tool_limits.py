@@ -32,7 +32,7 @@ def factors(number: int) -> list[int]:
 
 if __name__ == "__main__":  # the process of `factors` imports this file too
     stop = CancelToken()
-    signal.signal(signal.SIGTERM, lambda *_: stop.cancel())
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.cancel())
     with Agent(tools=[factors, river_level]) as agent:
         result = agent.run("What are the prime factors of 91?", cancel=stop)
         print(result.text, result.stop_reason)

@@ -32,22 +32,24 @@ class CancelToken:
     """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
-        self._lock = threading.Lock()
+        self._cancelled = False
+        # Re-entrant: a signal handler may cancel it while this very thread has it in use.
+        self._changed = threading.Condition(threading.RLock())
         self._callbacks: dict[object, Callable[[], object]] = {}
 
     @property
     def cancelled(self) -> bool:
         """Whether the work is no longer wanted."""
-        return self._event.is_set()
+        return self._cancelled
 
     def cancel(self) -> None:
-        """Say that the work is no longer wanted."""
-        with self._lock:
-            self._event.set()
+        """Say that the work is no longer wanted. A signal handler may do so too."""
+        with self._changed:
+            self._cancelled = True
             callbacks, self._callbacks = list(self._callbacks.values()), {}
+            self._changed.notify_all()
         for callback in callbacks:
-            self._call(callback)
+            _call(callback)
 
     def wait(self, seconds: float) -> bool:
         """
@@ -56,7 +58,8 @@ class CancelToken:
         :param seconds: Longest time to sleep.
         :returns: Whether it is cancelled.
         """
-        return self._event.wait(seconds)
+        with self._changed:
+            return self._changed.wait_for(lambda: self._cancelled, seconds)
 
     def on_cancel(self, callback: Callable[[], object]) -> Callable[[], None]:
         """
@@ -67,16 +70,18 @@ class CancelToken:
         :returns: Call it when the callback isn't needed any more.
         """
         key = object()
-        with self._lock:
-            if is_new := not self._event.is_set():
-                self._callbacks[key] = callback
-        if not is_new:
-            self._call(callback)
+        with self._changed:
+            self._callbacks[key] = callback
 
         def remove() -> None:
-            with self._lock:
+            with self._changed:
                 self._callbacks.pop(key, None)
 
+        if self._cancelled:
+            with self._changed:
+                missed = self._callbacks.pop(key, None)
+            if missed is not None:
+                _call(missed)
         return remove
 
     def check(self) -> None:
@@ -85,14 +90,8 @@ class CancelToken:
 
         :raises Cancelled: It is.
         """
-        if self._event.is_set():
+        if self._cancelled:
             raise Cancelled
-
-    def _call(self, callback: Callable[[], object]) -> None:
-        try:
-            callback()
-        except Exception:
-            logger.exception("what was to be called on cancellation failed")
 
     @contextmanager
     def linked(self) -> Generator[CancelToken]:
@@ -107,6 +106,13 @@ class CancelToken:
             yield part
         finally:
             remove()
+
+
+def _call(callback: Callable[[], object]) -> None:
+    try:
+        callback()
+    except Exception:
+        logger.exception("what was to be called on cancellation failed")
 
 
 @contextmanager

@@ -279,12 +279,13 @@ class EventSink:
         self.run_id = run_id
         self.step = 0
         self.events: list[Event] = []
+        self._is_over = False
         self._on_event = on_event
         self._lock = threading.RLock()
 
     def emit(self, kind: Callable[..., Event], **fields: object) -> None:
         """
-        Record an event.
+        Record an event; none after `RunFinished`, though a tool that was left behind may have some.
 
         Deltas go to the listener only: the text itself is in the reply's event.
 
@@ -296,6 +297,9 @@ class EventSink:
             return
         event = kind(run_id=self.run_id, step=self.step, time=time.time(), **fields)
         with self._lock:
+            if self._is_over:
+                return
+            self._is_over = isinstance(event, RunFinished)
             if not is_delta:
                 self.events.append(event)
             if self._on_event is not None:

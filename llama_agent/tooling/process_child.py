@@ -51,15 +51,17 @@ def serve(sender: Connection, task: bytes, prints_to_stderr: bool) -> None:
     sender.send_bytes(pickle.dumps(answer))
 
 
-def pickled(thing: object) -> bytes:
+def pickled(thing: object, *, is_being_defined: bool = False) -> bytes:
     """
     Pickle something, its functions as import paths.
 
     :param thing: Any.
+    :param is_being_defined: Whether a function's own name may not mean it yet.
     :returns: The pickle.
     """
     buffer = io.BytesIO()
-    _Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(thing)
+    kind = _LenientPickler if is_being_defined else _Pickler
+    kind(buffer, protocol=pickle.HIGHEST_PROTOCOL).dump(thing)
     return buffer.getvalue()
 
 
@@ -74,7 +76,39 @@ class _Pickler(pickle.Pickler):
             raise pickle.PicklingError(f"'{path}' is defined within a function, or a lambda")
         if module == "__main__" and not hasattr(sys.modules["__main__"], "__file__"):
             raise pickle.PicklingError("it was typed in, and stands in no file")
+        self.check_path(obj)
         return _found, (module, path, getattr(sys.modules.get(module), "__file__", None))
+
+    def check_path(self, function: FunctionType) -> None:
+        """Make sure that a path leads to the function, or to the tool that was made of it."""
+        if _at_path(function) is not function:
+            raise pickle.PicklingError(
+                f"'{function.__qualname__}' of {function.__module__} is another function"
+            )
+
+
+class _LenientPickler(_Pickler):
+    """For a function that is being defined: its name may mean nothing yet, or an earlier one."""
+
+    def check_path(self, function: FunctionType) -> None:
+        found = _at_path(function)
+        is_later = (
+            isinstance(found, FunctionType)
+            and found.__code__.co_filename == function.__code__.co_filename
+            and found.__code__.co_firstlineno > function.__code__.co_firstlineno
+        )
+        wraps_it = getattr(found, "__wrapped__", None) is function
+        if found is not function and (is_later or wraps_it):
+            super().check_path(function)
+
+
+def _at_path(function: FunctionType) -> object:
+    """What stands where a function says that it stands; None for nothing."""
+    try:
+        home = cast("Any", sys.modules[function.__module__])
+        return _function_of(reduce(getattr, function.__qualname__.split("."), home))
+    except (KeyError, AttributeError):
+        return None
 
 
 def _found(module: str, path: str, file: str | None) -> Callable[..., Any]:

@@ -39,7 +39,7 @@ def check_can_be_sent(function: Callable[..., Any], where: str) -> None:
     :raises ConfigurationError: It can't be pickled.
     """
     try:
-        pickled(function)
+        pickled(function, is_being_defined=True)
     except Exception as error:
         raise ConfigurationError(
             f"{where}: isolation='process' needs a function that another process can import, with what it "

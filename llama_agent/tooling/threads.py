@@ -165,7 +165,9 @@ class LoopThread:
             raise
 
     def stop(self) -> None:
-        """Cancel what runs, end the thread, close the loop; unless a tool blocks it: then it is left behind."""
+        """
+        Cancel what runs, end the thread, close the loop. Where a tool blocks the loop, it is left behind.
+        """
         future = asyncio.run_coroutine_threadsafe(self._end_all(), self._loop)
         if not wait([future], timeout=2 * CANCEL_SECONDS).done:
             logger.warning("an async tool blocks its event loop: the loop's thread is left behind")
