@@ -65,7 +65,7 @@ PATIENCE = 240.0
 SLACK = 20.0
 """Seconds that a run may take beyond its limit, since 100 others take their turns meanwhile."""
 ROUND_SECONDS = 900.0
-TOKEN_BYTES = 4
+TOKEN_BYTES, MESSAGE_TOKENS = 4, 6
 PRICES = (100.0, 1000.0)
 HABITS = ("empty", "thoughts", "length", "mistake", "unknown", "text call", "repeated")
 LEAST_SILENT, LEAST_MISTAKES, LEAST_REPEATS = 3, 6, 3
@@ -421,8 +421,7 @@ def odd(dice: Random, run: int, offered: Sequence[str], habit: str | None) -> tu
 
 def held_to(asked: Json, tag: str, reply: Reply) -> tuple[str, Reply]:
     """A reply with its tokens counted, cut where the request allows no more."""
-    read = -(-len(str(asked["messages"]).encode()) // TOKEN_BYTES)
-    read += -(-len(str(asked.get("tools", "")).encode()) // TOKEN_BYTES)
+    read = tokens_in(asked)
     size = len(reply.text or "") + len(reply.reasoning or "") + sum(len(str(call)) for call in reply.calls)
     written = max(1, -(-size // TOKEN_BYTES))
     most = asked.get("max_tokens") or asked.get("max_completion_tokens") or sys.maxsize
@@ -430,6 +429,16 @@ def held_to(asked: Json, tag: str, reply: Reply) -> tuple[str, Reply]:
         return tag, replace(reply, usage=(read, written))
     text = (reply.text or "A")[: most * TOKEN_BYTES]
     return "length", Reply(text, finish_reason="length", usage=(read, most), chunk_size=20)
+
+
+def tokens_in(asked: Json) -> int:
+    """What is said in a request, and a few for each message, as chat templates take them."""
+    said = [str(asked.get("tools", ""))]
+    for message in asked["messages"]:
+        calls = [call["function"] for call in message.get("tool_calls", ())]
+        said += [str(message.get("content") or ""), *[f"{each['name']}{each['arguments']}" for each in calls]]
+    size = sum(len(text.encode()) for text in said)
+    return -(-size // TOKEN_BYTES) + MESSAGE_TOKENS * len(asked["messages"])
 
 
 # What comes of it.
