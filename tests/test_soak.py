@@ -1,20 +1,16 @@
 """A small share of the soak (`python -m tests.soak`), and that its judge can find fault."""
 
 import asyncio
-import gc
 import os
 import subprocess
 import sys
-import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from llama_agent import Agent, RunResult
-from tests.conftest import Maker
-from tests.endpoint import Always, Endpoint, Reply, Request
+from llama_agent import RunResult
+from tests.endpoint import Always, Endpoint
 from tests.soak import Company, Footprint, Outcome, Record, World, case_of, complaints_of, left_over
 
 ROOT = Path(__file__).parents[1]
@@ -114,37 +110,3 @@ def test_what_is_left_behind_is_found() -> None:
     ):
         assert left_over(clean, warm, more, clean, 2000) != []
     assert left_over(clean, warm, warm, warm, 2000) != []
-
-
-# What it found, in its smallest form.
-
-
-def test_a_run_cancelled_while_old_connections_are_closed_leaves_none_of_them_open(make: Maker) -> None:
-    count = 6
-    together = threading.Barrier(count)
-
-    def answer(request: Request) -> Reply:
-        if "together" in request.messages[-1]["content"]:
-            together.wait(PATIENCE)
-        return Reply("done")
-
-    async def main(url: str) -> None:
-        settings = {"verify": False, "limits": {"keepalive_expiry": 0.02}}
-        generator = make(api_base_url=url, http_client_kwargs=settings)
-        async with Agent(chat_generator=generator) as agent:
-            for turns in range(2, 40, 3):
-                # Each needs a connection of its own, and leaves it to the next run, which finds it too old.
-                await asyncio.gather(*[agent.run_async("together") for _ in range(count)])
-                await asyncio.sleep(0.03)
-                run = asyncio.create_task(agent.run_async("go"))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                run.cancel()
-                await asyncio.gather(run, return_exceptions=True)
-
-    with Endpoint(strict=False) as server, warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always", ResourceWarning)
-        server.script(Always(answer))
-        asyncio.run(main(server.url))
-        gc.collect()
-    assert [str(each.message) for each in warned if each.category is ResourceWarning] == []
