@@ -838,8 +838,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"after {done:,} runs: {after}, {time.monotonic() - began:.0f} s", flush=True)
     end = footprint()
     print(f"in the end: {end}")
-    # httpcore2 2.16 takes connections that are too old out of its pool, and closes them one after the other: a
-    # task that is cancelled meanwhile leaves the rest to the garbage collector.
+    # httpcore2 2.16 takes connections that are too old out of its pool, and closes them one after the other:
+    # a task that is cancelled meanwhile leaves the rest to the garbage collector.
     collected = [text for text in unraisable if "unclosed" in text]
     print(f"connections closed by the garbage collector: {len(collected) // 2}")
     problems = [f"unraisable: {text}" for text in unraisable if text not in collected]
