@@ -277,7 +277,10 @@ class Execution:
 
     def _await(self, value: Any) -> Any:
         with self._lock:
-            if self._loop_thread is None or self._loop_thread.is_blocked:
+            if self._loop_thread is not None and self._loop_thread.is_blocked:
+                self._loop_thread.end_later()
+                self._loop_thread = None
+            if self._loop_thread is None:
                 self._loop_thread = LoopThread()
             thread = self._loop_thread
         return thread.run(finished(value))

@@ -143,9 +143,7 @@ class LoopThread:
     def __init__(self) -> None:
         self.is_blocked = False
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="llama-agent-async-tools", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="llama-agent-async-tools", daemon=True)
         self._thread.start()
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
@@ -181,13 +179,21 @@ class LoopThread:
         """
         Cancel what runs, end the thread, close the loop. Where a tool blocks the loop, it is left behind.
         """
-        future = asyncio.run_coroutine_threadsafe(self._end_all(), self._loop)
-        if not wait([future], timeout=2 * CANCEL_SECONDS).done:
+        self.end_later()
+        self._thread.join(2 * CANCEL_SECONDS)
+        if self._thread.is_alive():
             logger.warning("an async tool blocks its event loop: the loop's thread is left behind")
-            return
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+
+    def end_later(self) -> None:
+        """As `stop`, as soon as no tool blocks the loop; without waiting for it."""
+        ending = asyncio.run_coroutine_threadsafe(self._end_all(), self._loop)
+        ending.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._loop.stop))
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
 
     async def _end_all(self) -> None:
         await end_tasks([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
