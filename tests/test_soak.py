@@ -4,18 +4,23 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from llama_agent import RunResult
-from tests.endpoint import Always, Endpoint
+from llama_agent import Agent, RunResult, tool
+from tests.conftest import Maker
+from tests.endpoint import Always, Endpoint, Reply
 from tests.soak import Company, Footprint, Outcome, Record, World, case_of, complaints_of, left_over
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 240.0
 """Seconds after which the runs count as hanging."""
+SOON = 10.0
+"""Seconds after which a thread that should end counts as one that never does."""
+SERVER = "endpoint-connection"
 CALLS_AND_ANSWERS = 187
 """Number of a run that calls tools of all kinds, and is not cancelled."""
 
@@ -110,3 +115,28 @@ def test_what_is_left_behind_is_found() -> None:
     ):
         assert left_over(clean, warm, more, clean, 2000) != []
     assert left_over(clean, warm, warm, warm, 2000) != []
+
+
+# What it found, in its smallest form.
+
+
+def test_an_event_loop_that_a_tool_blocked_ends_once_the_tool_does(make: Maker, endpoint: Endpoint) -> None:
+    gate = threading.Event()
+
+    @tool(timeout=0.1)
+    async def block() -> str:
+        """Hold the event loop up."""
+        gate.wait(PATIENCE)
+        return "too late"
+
+    before = set(threading.enumerate())
+    endpoint.script(Reply(calls=[("block", {})]), Reply("done"))
+    with Agent(chat_generator=make(), tools=[block]) as agent:
+        agent.run("go")
+    # The agent is closed, though the tool still blocks the loop that async tools of sync runs share.
+    ours = [thread for thread in threading.enumerate() if thread not in before and thread.name != SERVER]
+    assert ours, "the tool has ended too early for this test"
+    gate.set()
+    for thread in ours:
+        thread.join(SOON)
+    assert [thread.name for thread in ours if thread.is_alive()] == []
