@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.endpoint import Endpoint, Item, Reply, Request, Status
+from tests.endpoint import Endpoint, Item, Raw, Reply, Request, Status
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 60.0
@@ -262,7 +262,7 @@ each_signal = pytest.mark.parametrize("group", [False, True], ids=["to-the-proce
 
 WAITS: dict[str, Item] = {
     "before the reply": Reply("too late", first_pause=600),
-    "within a stream": Reply("a long story " * 500, chunk_size=1, pause=0.5),
+    "within the reply": Raw([b" "] * 1_000, pause=0.5),
     "before another attempt": Status(429, headers={"Retry-After": "100"}),
 }
 
