@@ -23,6 +23,12 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two for each core: many tests wait for processes, time limits and servers, and need no core for it."""
+    return 2 * (os.cpu_count() or 1)
+
+
 _PREFIXES = ("LLAMA_", "OPENAI_", "HF_")
 _SUFFIXES = ("_API_KEY", "_PROXY")
 

@@ -171,7 +171,6 @@ SITUATIONS: dict[str, Situation] = {
         [DELEGATE, Reply(calls=[("work", {"witness": "W"})])], has_process=True
     ),
 }
-SOME = ["headers awaited", "back-off", "sync tool", "process tool", "sub-agent's request"]
 
 
 def in_situations(*names: str) -> pytest.MarkDecorator:
@@ -217,21 +216,31 @@ def _with_witness(item: Any, path: str) -> Any:
     return item
 
 
-@in_situations(*SITUATIONS)
+@in_situations(
+    "headers awaited",
+    "stream",
+    "back-off",
+    "pacing",
+    "two sync tools",
+    "async tool",
+    "process tool",
+    "async approval",
+    "sub-agent's process tool",
+)
 def test_ctrl_c_ends_a_program_with_what_its_run_had(
     endpoint: Endpoint, tmp_path: Path, situation: Situation
 ) -> None:
     check_that_it_ends(Playing(endpoint, tmp_path, situation, SYNC), Program.ctrl_c, "interrupted")
 
 
-@in_situations(*SOME, "async tool", "sub-agent's process tool")
+@in_situations("headers awaited", "sync tool", "async tool", "process tool")
 def test_ctrl_c_ends_a_program_whose_run_is_async(
     endpoint: Endpoint, tmp_path: Path, situation: Situation
 ) -> None:
     check_that_it_ends(Playing(endpoint, tmp_path, situation, ASYNC), Program.ctrl_c, "cancelled")
 
 
-@in_situations(*SOME, "stream", "pacing", "two sync tools", "back-off of a tool", "sub-agent's process tool")
+@in_situations("headers awaited", "back-off", "two sync tools", "process tool", "sub-agent's request")
 def test_a_signal_handler_may_cancel_a_token(
     endpoint: Endpoint, tmp_path: Path, situation: Situation
 ) -> None:
@@ -256,7 +265,7 @@ def check_that_it_ends(playing: "Playing", end: Callable[[Program], None], reaso
     assert ("tool ended" in out) == ("async" in str(situation.script) or "Asking" in situation.settings)
 
 
-@in_situations("headers awaited", "sync tool", "async tool", "process tool", "sub-agent's process tool")
+@in_situations("sync tool", "process tool")
 def test_ctrl_c_twice_ends_a_program(endpoint: Endpoint, tmp_path: Path, situation: Situation) -> None:
     with Playing(endpoint, tmp_path, situation, SYNC) as playing:
         playing.get_there()
@@ -311,51 +320,3 @@ def test_a_program_that_is_killed_leaves_no_process(
         playing.program.send(signal.SIGKILL)
         playing.program.rest()
         assert not playing.has_left_a_process
-
-
-# Ctrl-C at the command line.
-
-
-FILE_TOOLS = '''
-import asyncio, os, threading
-from llama_agent import tool
-from tests.process_tools import hold_with_grandchildren, tell
-
-def hang(witness: str) -> str:
-    """Never end."""
-    tell(witness, os.getpid())
-    threading.Event().wait(60)
-
-async def hang_async(witness: str) -> str:
-    """Never end."""
-    tell(witness, os.getpid())
-    await asyncio.sleep(60)
-
-work = tool(name="work", isolation="process")(hold_with_grandchildren)
-'''
-
-
-@pytest.mark.parametrize("name", ["", "hang", "hang_async", "work"], ids=lambda name: name or "model call")
-def test_ctrl_c_ends_the_command_line_at_once_and_leaves_no_process(
-    endpoint: Endpoint, tmp_path: Path, name: str
-) -> None:
-    file = tmp_path / "tools_of_mine.py"
-    file.write_text(FILE_TOOLS)
-    options = ["--endpoint", endpoint.url, "--model", "m", "--tools", str(file)]
-    with (
-        Witness(tmp_path) as witness,
-        Program("", "run", "go", *options, module="llama_agent", folder=tmp_path) as program,
-    ):
-        endpoint.script(Reply(calls=[(name, {"witness": witness.path})]) if name else SILENT)
-        there = witness.line(2 * PATIENCE) if name else endpoint.wait_for_requests(1, 2 * PATIENCE)
-        assert there, program.rest()
-        begin = monotonic()
-        program.ctrl_c()
-        out, err, code = program.rest()
-        took = monotonic() - begin
-        assert not name or witness.is_over()
-    replies = 1 if name else 0
-    assert (out, code) == ([], 130)
-    assert f"interrupted (model replies: {replies}, tool calls: 0)" in err
-    assert "Traceback" not in err
-    assert took < BOUND
