@@ -255,9 +255,6 @@ def check(end: End, process: Process, *, ran: Sequence[str] = ("add",)) -> None:
         assert f"← {name}" in end.err
 
 
-each_signal = pytest.mark.parametrize("group", [False, True], ids=["to-the-process", "to-the-group"])
-
-
 # In the middle of a model call.
 
 WAITS: dict[str, Item] = {
@@ -325,8 +322,17 @@ def test_ctrl_c_in_the_middle_of_an_async_tool(
     in_the_middle(folder, endpoint, pipes, "tools.py", name)
 
 
-@each_signal
-@pytest.mark.parametrize("name", ["hold", "hold_async", "ignore", "child", "grandchild"])
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("hold", False),
+        ("hold", True),
+        ("hold_async", False),
+        ("ignore", True),
+        ("child", False),
+        ("grandchild", True),
+    ],
+)
 def test_ctrl_c_in_the_middle_of_a_process_tool(
     folder: Path, endpoint: Endpoint, pipes: list[Pipe], name: str, group: bool
 ) -> None:

@@ -41,7 +41,7 @@ from tests.strict_server import faults
 
 BOUND = 20.0
 """Seconds within which a run ends whose tool would hold for a minute."""
-LIMIT = 5.0
+LIMIT = 3.0
 """Seconds that a tool gets which is to be killed: enough for its process to have begun."""
 
 Go = Callable[..., RunResult]

@@ -1039,7 +1039,7 @@ def test_the_time_limit_is_for_all_attempts_together(endpoint: Endpoint, go: Go,
 def test_an_attempt_that_holds_ends_with_the_time_limit(endpoint: Endpoint, held: Held, go: Go) -> None:
     first = threading.Event()
 
-    @tool(retry_on=(TimeoutError,), retries=5, timeout=5.0)
+    @tool(retry_on=(TimeoutError,), retries=5, timeout=2.0)
     def hold() -> str:
         """Fail, then hold."""
         if not first.is_set():
