@@ -217,5 +217,7 @@ def too_slow() -> EndpointError:
     :returns: The error.
     """
     return EndpointError(
-        "the attempt took longer than attempt_timeout, or the run's own time, allows", retryable=True
+        "the server did not answer in time: the attempt took longer than attempt_timeout, or what is left of "
+        "the run's own time, allows",
+        retryable=True,
     )
