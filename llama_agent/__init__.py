@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from llama_agent.events import (
         ApprovalRequested,
+        ContextCompacted,
         Event,
         LastAnswerFailed,
         ModelReplied,
@@ -65,6 +66,7 @@ __all__ = [
     "ApprovalRequested",
     "CancelToken",
     "ConfigurationError",
+    "ContextCompacted",
     "ContextOverflow",
     "EndpointError",
     "Event",
@@ -115,6 +117,7 @@ _HOMES = {
     "ApprovalRequested": "llama_agent.events",
     "CancelToken": "llama_agent.cancel",
     "ConfigurationError": "llama_agent.errors",
+    "ContextCompacted": "llama_agent.events",
     "ContextOverflow": "llama_agent.errors",
     "EndpointError": "llama_agent.errors",
     "Event": "llama_agent.events",

@@ -37,6 +37,7 @@ from llama_agent.performer import Performer, RunSettings
 from llama_agent.tool_names import check_tool_names
 from llama_agent.tool_sizes import ASSUMED_WINDOW, size_warning
 from llama_agent.tooling.approval import Approval
+from llama_agent.tooling.big_results import BigResults
 from llama_agent.tooling.call_options import check_seconds
 from llama_agent.tooling.execution import Execution
 from llama_agent.tooling.given_tools import as_tools
@@ -410,10 +411,14 @@ class Agent(HaystackAgent):
         """Once for an agent: definitions that fill the window are seen as nothing but a model's confusion."""
         if self._sizes_told:
             return
-        window = getattr(self.chat_generator, "context_tokens", None) or ASSUMED_WINDOW
-        if (text := size_warning(tools, window)) is not None:
+        if (text := size_warning(tools, self._window)) is not None:
             self._sizes_told = True
             warnings.warn(text, ToolDefinitionWarning, stacklevel=4)
+
+    @property
+    def _window(self) -> int:
+        """Tokens that the model can read at once."""
+        return getattr(self.chat_generator, "context_tokens", None) or ASSUMED_WINDOW
 
     def _check_names(self, values: dict[str, Any]) -> None:
         builders = (self._system_chat_prompt_builder, self._user_chat_prompt_builder)
@@ -480,6 +485,7 @@ class Agent(HaystackAgent):
         for key, value in beginning.items():
             state.set(key, value)
         run = RunState(state, run_id=uuid4().hex)
+        big_results = BigResults(self._window, run.big_results)
         allowed = self.limits.overridden(_checked_limits(limits))
         allowed.check()
         policy = LoopPolicy(
@@ -488,6 +494,7 @@ class Agent(HaystackAgent):
             lands=allowed.landing is not False,
             repeats=TIMES if allowed.repeats is None else allowed.repeats,
             is_repeatable=lambda tool: hints_of(tool).repeatable,
+            window=getattr(self.chat_generator, "context_tokens", None),
         )
         settings = RunSettings(
             generator=self.chat_generator,
@@ -504,8 +511,14 @@ class Agent(HaystackAgent):
             budget=Budget(allowed, current_budget(), run.spent),
             slots=Slots(self.tool_concurrency_limit, current_place()),
             tool_timeout=self.tool_timeout,
+            big_results=big_results,
         )
-        return Performer(run, policy, settings, EventSink(run.run_id, on_event), tools_now)
+
+        def with_reader() -> Sequence[Tool]:
+            tools = tools_now()
+            return [*tools, *big_results.tools({tool.name for tool in tools})]
+
+        return Performer(run, policy, settings, EventSink(run.run_id, on_event), with_reader)
 
 
 def _checked_limits(limits: object) -> Limits | None:

@@ -137,6 +137,21 @@ class NoteAdded(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ContextCompacted(Event):
+    """
+    The conversation was getting too long for the model's window.
+
+    :param tokens_before: About how many tokens it took.
+    :param tokens_after: About how many it takes now.
+    :param is_summed_up: Whether old steps were replaced by a summary; else old tool results were shortened.
+    """
+
+    tokens_before: int
+    tokens_after: int
+    is_summed_up: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class LastAnswerFailed(Event):
     """A limit was reached, and the last answer couldn't be had. `reason`: what went wrong."""
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from haystack.components.generators.chat.types import ChatGenerator
@@ -18,8 +18,9 @@ from haystack.tools.tool import Tool
 from haystack.tracing.tracer import Span, tracer
 
 from llama_agent.cancel import Cancelled, CancelToken, cancellable
-from llama_agent.errors import ConfigurationError, EndpointError, RunInterrupted
+from llama_agent.errors import ConfigurationError, ContextOverflow, EndpointError, RunInterrupted
 from llama_agent.events import (
+    ContextCompacted,
     EventSink,
     LastAnswerFailed,
     ModelReplied,
@@ -40,8 +41,10 @@ from llama_agent.loop.flow import (
     LoopPolicy,
     Outcome,
     OutputRefused,
+    Overflow,
     ReadTools,
     RunHooks,
+    TellCompaction,
     TellNote,
 )
 from llama_agent.loop.limits import Budget, Grant, LimitName, Limits, expected_tokens, spending
@@ -52,6 +55,7 @@ from llama_agent.model.retry import RetryPolicy, within
 from llama_agent.output_room import shared_output
 from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval
+from llama_agent.tooling.big_results import BigResults
 from llama_agent.tooling.execution import Batch, Execution, NotCalled, unfinished
 from llama_agent.tooling.slots import Slots
 
@@ -78,6 +82,7 @@ class RunSettings:
     :param budget: What the run may use.
     :param slots: The places of its tool calls.
     :param tool_timeout: Seconds for a call of a tool that has no limit of its own.
+    :param big_results: Takes results that are too large for the window.
     """
 
     generator: ChatGenerator
@@ -94,6 +99,7 @@ class RunSettings:
     budget: Budget = field(default_factory=lambda: Budget(Limits()))
     slots: Slots = field(default_factory=lambda: Slots(4))
     tool_timeout: float | None = None
+    big_results: BigResults | None = None
 
 
 @dataclass
@@ -151,6 +157,8 @@ class Performer:
                 return list(self.read_tools())
             case TellNote(text):
                 return self.sink.emit(NoteAdded, text=text)
+            case TellCompaction():
+                return self.sink.emit(ContextCompacted, **asdict(effect))
             case RunHooks(point):
                 if point in self.settings.hooks:
                     run_hooks(self.settings.hooks, point, self.run.state)
@@ -186,6 +194,8 @@ class Performer:
                 return list(self.read_tools())
             case TellNote(text):
                 return self.sink.emit(NoteAdded, text=text)
+            case TellCompaction():
+                return self.sink.emit(ContextCompacted, **asdict(effect))
             case RunHooks(point):
                 if point in self.settings.hooks:
                     await run_hooks_async(self.settings.hooks, point, self.run.state)
@@ -318,8 +328,10 @@ class Performer:
             is_late = share.seconds is not None and time.perf_counter() - started >= share.seconds * 0.99
             if effect.raises_output and not effect.supersedes and _is_refused(error):
                 call.outcome = OutputRefused()
-            elif effect.supersedes and isinstance(error, EndpointError):
-                call.outcome = []  # the reply that was cut stands: there is nothing better
+            elif effect.may_overflow and isinstance(error, ContextOverflow):
+                call.outcome = Overflow(error.limit)
+            elif (effect.supersedes or effect.is_summary) and isinstance(error, EndpointError):
+                call.outcome = []  # the reply that was cut stands; a conversation without a summary goes on
             elif (
                 effect.is_last and isinstance(error, Exception) and not isinstance(error, ConfigurationError)
             ):
@@ -333,7 +345,7 @@ class Performer:
         if call.is_cut and share.bound_by is not None:
             call.replies[-1].meta[CUT_BY] = share.bound_by
         read, written = call.usage()
-        if budget.counts_input:
+        if budget.counts_input and not effect.is_summary:
             self._read = (read or share.input_tokens) + written
             self._counted = [*effect.messages, *call.replies]
         budget.settle(
@@ -358,7 +370,7 @@ class Performer:
         tools = [tool for tool in effect.tools if is_ours or tool.name not in effect.withheld]
         if tools:
             inputs["tools"] = tools
-        if self.settings.streaming_callback is not None:
+        if self.settings.streaming_callback is not None and not effect.is_summary:
             inputs["streaming_callback"] = self.settings.streaming_callback
         if (kwargs := self._generation_kwargs(effect, share)) is not None:
             inputs["generation_kwargs"] = kwargs
@@ -407,6 +419,7 @@ class Performer:
             cancel=self._cancel,
             is_watched=self._upstream is not None,
             threads=self._threads,
+            big_results=settings.big_results,
         )
 
     def _not_called(self, effect: CallTools) -> dict[int, NotCalled]:
@@ -473,7 +486,7 @@ class _ModelCall:
     def __init__(self, generator: ChatGenerator) -> None:
         self._generator = generator
         self.replies: list[ChatMessage] = []
-        self.outcome: list[ChatMessage] | LimitName | OutputRefused = self.replies
+        self.outcome: list[ChatMessage] | LimitName | Overflow | OutputRefused = self.replies
 
     def take(self, output: object) -> None:
         replies = cast("Mapping[str, object]", output).get("replies") if isinstance(output, Mapping) else None

@@ -9,7 +9,8 @@ import pytest
 import llama_agent
 
 NAMES = """
-Agent Approval ApprovalRequested CancelToken ConfigurationError ContextOverflow EndpointError Event
+Agent Approval ApprovalRequested CancelToken ConfigurationError ContextCompacted
+ContextOverflow EndpointError Event
 FunctionTool LastAnswerFailed Limits NoteAdded ToolCallsRecovered ToolModeChanged register_text_format
 LlamaAgentError MetaLlamaChatGenerator ModelReplied ModelRequested ParameterRefused
 RateLimit ReasoningDelta Refused RequestDelayed RetiredEndpointError RetryPolicy RetryScheduled

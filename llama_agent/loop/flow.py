@@ -8,7 +8,7 @@ and no I/O in here: so a run can be replayed by feeding its outcomes back.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, cast
 
 from haystack.dataclasses import ChatMessage, ChatRole, ToolCall
@@ -16,6 +16,7 @@ from haystack.hooks.protocol import HookPoint
 from haystack.tools.tool import Tool
 
 from llama_agent.arguments import WITHHELD
+from llama_agent.loop.context import Room, list_of_steps, request_for_summary, shortened, with_summary
 from llama_agent.loop.limits import LimitName
 from llama_agent.loop.mistakes import MISTAKEN, Mistakes
 from llama_agent.loop.odd_replies import MOST_NOTES, is_answer, is_cut, note_on
@@ -29,6 +30,8 @@ LIMITED = (
     "with what you know, and say what is missing."
 )
 
+_MOST_OVERFLOWS = 3
+"""Requests that are too long, after which there is no more to be done."""
 LANDING_NOTES = {"mistakes": MISTAKEN, "repeating": CIRCLING}
 """What a model is told that has to answer without tools, by what went wrong too often."""
 
@@ -40,7 +43,9 @@ class CallModel:
 
     `withheld`: tools that aren't on offer in this turn; `is_last`: whether it is the last answer, within what
     was kept for it; `note`: the message that asks for it; `raises_output`: whether it may be longer than
-    usual, since one was cut; `supersedes`: replies that were shown and don't count, unless it fails.
+    usual, since one was cut; `supersedes`: replies that were shown and don't count, unless it fails;
+    `is_summary`: whether it is about the run, and no part of it; `may_overflow`: whether a request that is
+    too long has the outcome `Overflow`, and not an exception.
     """
 
     messages: Sequence[ChatMessage]
@@ -50,6 +55,15 @@ class CallModel:
     note: str = ""
     raises_output: bool = False
     supersedes: Sequence[ChatMessage] = ()
+    is_summary: bool = False
+    may_overflow: bool = False
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """Outcome: the request doesn't fit into the window. `window`: its size, where the server says it."""
+
+    window: int | None
 
 
 @dataclass(frozen=True)
@@ -79,6 +93,15 @@ class TellNote:
 
 
 @dataclass(frozen=True)
+class TellCompaction:
+    """Effect: tell whoever watches that old messages were shortened, or replaced by a summary."""
+
+    tokens_before: int
+    tokens_after: int
+    is_summed_up: bool
+
+
+@dataclass(frozen=True)
 class RunHooks:
     """Effect: run the hooks of a point. Its outcome is the change that they made to the state."""
 
@@ -90,8 +113,8 @@ class ReadTools:
     """Effect: see which tools are on offer now: a dynamic toolset may have changed. Outcome: the tools."""
 
 
-Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools | TellNote
-Outcome: TypeAlias = list[ChatMessage] | list[Tool] | LimitName | OutputRefused | None
+Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools | TellNote | TellCompaction
+Outcome: TypeAlias = list[ChatMessage] | list[Tool] | LimitName | Overflow | OutputRefused | None
 Flow: TypeAlias = Generator[Effect, Outcome, None]
 
 
@@ -105,6 +128,7 @@ class LoopPolicy:
     :param lands: Whether a run that a limit ends asks for a last answer.
     :param repeats: How often the same call is made before the model is told; 0 for never.
     :param is_repeatable: Whether a tool is one that polls: its calls may repeat.
+    :param window: Tokens that the model can read at once; None when nobody knows.
     """
 
     max_steps: int
@@ -112,6 +136,7 @@ class LoopPolicy:
     lands: bool = True
     repeats: int = TIMES
     is_repeatable: Callable[[Tool], bool] = lambda tool: False
+    window: int | None = None
 
 
 def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
@@ -130,7 +155,7 @@ def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
         if (reason := run.stop_requested) is not None:
             run.stop(reason)
             break
-        replies = yield from ask(run, tools)
+        replies = yield from ask(run, policy, tools)
         if not isinstance(replies, list):
             limit = replies
             break
@@ -152,22 +177,25 @@ def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
     yield RunHooks("after_run")
 
 
-def ask(run: RunState, tools: Sequence[Tool]) -> Generator[Effect, Outcome, list[ChatMessage] | LimitName]:
+def ask(
+    run: RunState, policy: LoopPolicy, tools: Sequence[Tool]
+) -> Generator[Effect, Outcome, list[ChatMessage] | LimitName]:
     """
     Ask the model; a text that its token limit cut is asked for once more, with a higher limit.
 
     :param run: The run so far.
+    :param policy: The agent's rules.
     :param tools: Tools on offer.
     :returns: Its replies, which are part of the run now; or the limit that forbids it.
     """
-    outcome = yield CallModel(run.messages, tools, run.withheld, raises_output=run.raises_output)
+    call = CallModel(run.messages, tools, run.withheld, raises_output=run.raises_output)
+    outcome = yield from call_in_room(run, policy, call)
     if isinstance(outcome, OutputRefused):
         run.raises_output, run.output_refused = False, True
-        outcome = yield CallModel(run.messages, tools, run.withheld)
+        outcome = yield from call_in_room(run, policy, replace(call, raises_output=False))
     if not isinstance(outcome, list):
         return cast("LimitName", outcome)
-    asked = list(run.messages)
-    replies = cast("list[ChatMessage]", outcome)
+    asked, replies = list(run.messages), outcome
     if not tools:
         replies = without_calls(replies)
     run.record_replies(replies)
@@ -184,6 +212,61 @@ def ask(run: RunState, tools: Sequence[Tool]) -> Generator[Effect, Outcome, list
             replies = longer
             run.state.set("messages", [*asked, *longer], handler_override=_replace)
     return replies
+
+
+def call_in_room(
+    run: RunState, policy: LoopPolicy, call: CallModel
+) -> Generator[Effect, Outcome, list[ChatMessage] | LimitName | OutputRefused]:
+    """
+    Call the model with a conversation that fits into its window, as far as can be said before; else again.
+
+    :param run: The run so far. Its conversation may become shorter.
+    :param policy: The agent's rules.
+    :param call: What is asked, of the run's conversation.
+    :returns: The replies; the limit that forbids them; or that they may not be longer than usual.
+    """
+    window = run.window or policy.window
+    if window is not None and run.tokens_for(call.tools) > Room(window).most:
+        yield from make_room(run, policy, call.tools, Room(window))
+    for attempt in range(1, _MOST_OVERFLOWS + 1):
+        may_overflow = attempt < _MOST_OVERFLOWS
+        outcome = yield replace(call, messages=run.messages, may_overflow=may_overflow)
+        if not isinstance(outcome, Overflow):
+            return cast("list[ChatMessage] | LimitName | OutputRefused", outcome)
+        # What the server says; else it is smaller than what was just sent, by who knows how much.
+        run.counted = 0  # whatever was counted, it is too much
+        sent = run.tokens_for(call.tools)
+        run.window = outcome.window or min(run.window or policy.window or sent, sent)
+        yield from make_room(run, policy, call.tools, Room(run.window), share=1 / attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def make_room(
+    run: RunState, policy: LoopPolicy, tools: Sequence[Tool], room: Room, *, share: float = 1.0
+) -> Generator[Effect, Outcome, None]:
+    """
+    Shorten the conversation: old tool results first; when that isn't enough, the model sums old steps up.
+
+    :param run: The run so far.
+    :param policy: The agent's rules.
+    :param tools: Tools on offer.
+    :param room: The window.
+    :param share: Of what is aimed at: less of it after a request that was too long all the same.
+    """
+    before = run.tokens_for(tools)
+    low, enough = int(room.low * share), int(room.enough * share)
+    messages, too_many = shortened(run.messages, before - low)
+    request = request_for_summary(messages, room) if low + too_many > enough else None
+    if request is not None:
+        outcome = yield CallModel(request, (), is_summary=True)
+        replies = cast("list[ChatMessage]", outcome) if isinstance(outcome, list) else []
+        if replies:
+            run.record_usage(replies, is_part=False)
+        text = (replies[-1].text or "").strip() if replies else ""
+        messages = with_summary(messages, text or list_of_steps(messages, room))
+    run.replace_messages(messages)
+    if (after := run.tokens_for(tools)) < before:
+        yield TellCompaction(before, after, is_summed_up=request is not None)
 
 
 def ask_for_words(run: RunState, note: str) -> Generator[Effect, Outcome, str | None]:
@@ -290,9 +373,10 @@ def land(run: RunState, policy: LoopPolicy, reason: str, note: str) -> Generator
         yield RunHooks("before_llm")
         replies = None
         if run.stop_requested is None:
-            replies = yield CallModel(run.messages, (), is_last=True, note=note)
+            last = CallModel(run.messages, (), is_last=True, note=note)
+            replies = yield from call_in_room(run, policy, last)
         if isinstance(replies, list) and replies:
-            run.record_replies(without_calls(cast("list[ChatMessage]", replies)))
+            run.record_replies(without_calls(replies))
         else:
             left = [message for message in run.messages if message is not request]
             run.state.set("messages", left, handler_override=_replace)

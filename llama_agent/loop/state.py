@@ -8,8 +8,10 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 from haystack.components.agents.state.state import State
 from haystack.dataclasses import ChatMessage, ChatRole, ToolCall
+from haystack.tools.tool import Tool
 
 from llama_agent.events import Event
+from llama_agent.loop.context import tokens_of
 from llama_agent.loop.limits import LimitName, Spent
 from llama_agent.loop.mistakes import Mistakes
 from llama_agent.loop.repeats import Repeats
@@ -160,6 +162,12 @@ class RunState:
     """Whether the server takes no request for them."""
     refused: bool = False
     """Whether the last reply is a refusal, for which Haystack has no word."""
+    window: int | None = None
+    """Tokens that the model can read at once, as its server said when a request was too long."""
+    counted: int = 0
+    """Messages whose tokens the server has counted, the last reply included."""
+    big_results: dict[str, str] = field(default_factory=dict[str, str])
+    """Whole texts of results that were cut in their messages, by id."""
 
     @property
     def messages(self) -> list[ChatMessage]:
@@ -208,6 +216,7 @@ class RunState:
         """
         self.state.set("messages", list(replies))
         self.record_usage(replies)
+        self.counted = len(self.messages)
 
     def add_note(self, text: str) -> None:
         """
@@ -217,11 +226,31 @@ class RunState:
         """
         self.state.set("messages", [ChatMessage.from_user(text)])
 
-    def record_usage(self, replies: Sequence[ChatMessage]) -> None:
+    def tokens_for(self, tools: Sequence[Tool]) -> int:
+        """
+        About how many tokens the next request will take.
+
+        :param tools: Tools on offer.
+        :returns: Tokens, by the server's count of the last one where there is one.
+        """
+        used = cast("int", self.state.data.get("context_tokens") or 0)
+        return tokens_of(self.messages, tools, self.counted, used)
+
+    def replace_messages(self, messages: Sequence[ChatMessage]) -> None:
+        """
+        Put another conversation in the place of the run's.
+
+        :param messages: The conversation.
+        """
+        self.state.set("messages", list(messages), handler_override=_replace)
+        self.counted = 0
+
+    def record_usage(self, replies: Sequence[ChatMessage], *, is_part: bool = True) -> None:
         """
         Count what a model call cost.
 
         :param replies: Its assistant messages, which needn't become part of the conversation.
+        :param is_part: Whether the call was made with the run's own conversation.
         """
         total = cast("Mapping[str, Any]", self.state.data.get("token_usage") or {})
         given, received = self.usage.input_tokens, self.usage.output_tokens
@@ -233,7 +262,8 @@ class RunState:
             total = _sum(total, counts)
             sent, answered = token_counts(counts)
             given, received = given + sent, received + answered
-            self.state.set("context_tokens", sent + answered)
+            if is_part:
+                self.state.set("context_tokens", sent + answered)
         self.state.set("token_usage", total)
         self.usage = replace(
             self.usage,
@@ -305,6 +335,9 @@ class RunState:
             "raises_output": self.raises_output,
             "output_refused": self.output_refused,
             "refused": self.refused,
+            "window": self.window,
+            "counted": self.counted,
+            "big_results": dict(self.big_results),
         }
 
     @classmethod
@@ -329,6 +362,9 @@ class RunState:
             raises_output=data["raises_output"],
             output_refused=data["output_refused"],
             refused=data["refused"],
+            window=data["window"],
+            counted=data["counted"],
+            big_results=dict(data["big_results"]),
         )
 
     @property
@@ -340,6 +376,10 @@ class RunState:
         if reason in _STOP_REASONS:
             return _STOP_REASONS[reason]
         return "tool" if reason in (self.state.data.get("tool_call_counts") or {}) else "hook"
+
+
+def _replace(_old: object, new: object) -> object:
+    return new
 
 
 def _words_of(message: ChatMessage) -> str:

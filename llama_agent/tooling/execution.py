@@ -32,6 +32,7 @@ from llama_agent.events import ApprovalRequested, ToolFinished, ToolStarted, emi
 from llama_agent.logs import logger_of
 from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval, Refused
+from llama_agent.tooling.big_results import BigResults
 from llama_agent.tooling.calling import Call, TimedOut, finished
 from llama_agent.tooling.order import injections_in, waits_of
 from llama_agent.tooling.results import content_of, text_of, within
@@ -97,6 +98,7 @@ class Batch:
     :param cancel: Set when the run is broken off.
     :param is_watched: Whether it may be broken off from elsewhere.
     :param threads: Those that tools run in.
+    :param big_results: Takes results that are too large for the window.
     :param finished: Filled as calls end: tool messages by the call's place; holds them also when the batch
         is broken off.
     """
@@ -117,6 +119,7 @@ class Batch:
     cancel: CancelToken = field(default_factory=CancelToken)
     is_watched: bool = False
     threads: set[Future[Any]] = field(default_factory=set[Future[Any]])
+    big_results: BigResults | None = None
     finished: dict[int, ChatMessage] = field(default_factory=dict[int, ChatMessage])
 
     def messages(self) -> list[ChatMessage]:
@@ -344,7 +347,12 @@ class _Watched:
         """Take the tool's return value."""
         tool = cast("Tool", self._job.tool)
         _merge_into_state(tool, value, self._batch.state)
-        content = within(content_of(tool, value), options_of(tool).max_result_chars)
+        content, most = content_of(tool, value), options_of(tool).max_result_chars
+        big_results = self._batch.big_results
+        if most is not None:
+            content = within(content, most)
+        elif big_results is not None and not big_results.is_reader(tool):
+            content = big_results.fit(content)
         self._message = ChatMessage.from_tool(content, origin=self._job.call)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:

@@ -1,0 +1,181 @@
+"""
+How full the model's window is, and what goes when it gets full: first the texts of old tool results, then, by
+a summary of the model's own, whole old steps.
+
+What stays: everything before the model's first reply (system prompt and task), and the last steps. Calls and
+their results go together. Between two compactions nothing before the newest message changes, so that a
+server's prefix cache works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from haystack.dataclasses import ChatMessage, ChatRole
+from haystack.tools.tool import Tool
+
+from llama_agent.loop.limits import expected_tokens
+
+_ANSWER_SHARE = 0.2
+_MOST_FOR_ANSWER = 2_048
+"""Tokens kept for the reply: this share of the window, at most so many."""
+_LOW_SHARE = 0.5
+"""Of the window: compacted down to this, so that the next compaction is far away."""
+_LAST_STEPS = 3
+_LEAST_PER_MESSAGE = 4
+"""Tokens; a server that counts fewer doesn't count the conversation."""
+_SHORT = 200
+"""Characters that are left of an old result."""
+_TRANSCRIPT_SHARE = 0.5
+"""Of the window, for what is to be summed up."""
+_PART_CHARACTERS = 600
+SUMMING_UP = (
+    "The conversation gets too long, so its older part is replaced by a summary. Write it, in at most "
+    "{words} words, for yourself to go on with: what was asked, what was done and found out (with names, "
+    "numbers and ids that may still be needed), and what is left to do. This is the older part:\n\n"
+    "{transcript}"
+)
+SUMMARY = "Summary of the earlier steps of this task, whose messages were removed:\n"
+
+
+@dataclass(frozen=True)
+class Room:
+    """
+    The model's window.
+
+    :param window: Its size in tokens.
+    """
+
+    window: int
+
+    @property
+    def most(self) -> int:
+        """Tokens that a request may take."""
+        return self.window - min(_MOST_FOR_ANSWER, int(self.window * _ANSWER_SHARE))
+
+    @property
+    def enough(self) -> int:
+        """Tokens that shortened results alone may leave: more, and the next compaction would be near."""
+        return (self.low + self.most) // 2
+
+    @property
+    def low(self) -> int:
+        """Tokens that a conversation is brought down to."""
+        return int(self.window * _LOW_SHARE)
+
+
+def tokens_of(messages: Sequence[ChatMessage], tools: Sequence[Tool], counted: int, used: int) -> int:
+    """
+    About how many tokens a request will take.
+
+    :param messages: The conversation.
+    :param tools: Tools on offer.
+    :param counted: How many of the messages the server has counted, the last reply included.
+    :param used: Tokens that it counted; 0 when it didn't.
+    :returns: Tokens; of what it didn't count, rather too many than too few.
+    """
+    is_known = used >= counted * _LEAST_PER_MESSAGE and 0 < counted <= len(messages)
+    if is_known and messages[counted - 1].is_from(ChatRole.ASSISTANT):
+        return used + expected_tokens(messages[counted:], ())
+    return expected_tokens(messages, tools)
+
+
+def old_part(messages: Sequence[ChatMessage]) -> tuple[int, int]:
+    """
+    The messages that may go.
+
+    :param messages: The conversation.
+    :returns: Where they begin and end; the same place twice when there are none.
+    """
+    replies = [place for place, message in enumerate(messages) if message.is_from(ChatRole.ASSISTANT)]
+    if len(replies) <= _LAST_STEPS:
+        return 0, 0
+    return replies[0], replies[-_LAST_STEPS]
+
+
+def shortened(messages: Sequence[ChatMessage], too_many: int) -> tuple[list[ChatMessage], int]:
+    """
+    A conversation with the oldest tool results cut short.
+
+    :param messages: The conversation.
+    :param too_many: Tokens that are to go.
+    :returns: It, and the tokens that are still too many.
+    """
+    start, end = old_part(messages)
+    kept = list(messages)
+    for place in range(start, end):
+        if too_many <= 0:
+            break
+        short = _short(kept[place])
+        if short is not None:
+            too_many -= expected_tokens([kept[place]], ()) - expected_tokens([short], ())
+            kept[place] = short
+    return kept, too_many
+
+
+def request_for_summary(messages: Sequence[ChatMessage], room: Room) -> list[ChatMessage] | None:
+    """
+    What asks the model to sum the old part up.
+
+    :param messages: The conversation.
+    :param room: The window.
+    :returns: A conversation of its own; None when there is nothing to sum up.
+    """
+    start, end = old_part(messages)
+    if start == end:
+        return None
+    most = int(room.window * _TRANSCRIPT_SHARE) * 3
+    transcript = "\n".join(_line_of(message) for message in messages[max(0, start - 1) : end])
+    if len(transcript) > most:
+        transcript = f"{transcript[: most // 2]}\n…\n{transcript[-most // 2 :]}"
+    words = max(50, min(400, room.window // 20))
+    return [ChatMessage.from_user(SUMMING_UP.format(words=words, transcript=transcript))]
+
+
+def list_of_steps(messages: Sequence[ChatMessage], room: Room) -> str:
+    """
+    What stands for a summary where the model gives none.
+
+    :param messages: The conversation.
+    :param room: The window.
+    :returns: The calls of the old part, without their results; the newest where they are many.
+    """
+    start, end = old_part(messages)
+    calls = [f"{c.tool_name}({c.arguments})" for message in messages[start:end] for c in message.tool_calls]
+    text = "; ".join(call[:_SHORT] for call in calls)
+    return f"These calls were made, whose results are gone: {text[-room.window // 4 :]}"
+
+
+def with_summary(messages: Sequence[ChatMessage], text: str) -> list[ChatMessage]:
+    """
+    A conversation whose old part is a summary.
+
+    :param messages: The conversation.
+    :param text: The summary.
+    :returns: It, with one message in the place of the old part.
+    """
+    start, end = old_part(messages)
+    return [*messages[:start], ChatMessage.from_user(SUMMARY + text), *messages[end:]]
+
+
+def _short(message: ChatMessage) -> ChatMessage | None:
+    """A tool message in short; None when it is no tool message, or short already."""
+    results = message.tool_call_results
+    if len(results) != 1:
+        return None
+    text = str(results[0].result)
+    if len(text) <= _SHORT * 2:
+        return None
+    note = f"{text[:_SHORT]}… [an old result, shortened: {len(text):,} characters]"
+    return ChatMessage.from_tool(
+        note, origin=results[0].origin, error=results[0].error, meta=dict(message.meta)
+    )
+
+
+def _line_of(message: ChatMessage) -> str:
+    parts = [message.text or ""]
+    parts += [f"calls {call.tool_name}({call.arguments})" for call in message.tool_calls]
+    parts += [f"{part.origin.tool_name} gave: {part.result}" for part in message.tool_call_results]
+    text = " ".join(part for part in parts if part)
+    return f"{message.role.value}: {text[:_PART_CHARACTERS]}"
