@@ -238,3 +238,21 @@ def test_what_is_streamed_of_a_summary_is_nothing(make: Maker, endpoint: Endpoin
     with Agent(chat_generator=make(), tools=[look_of(400)]) as agent:
         agent.run("Look at all pages.", lambda chunk: shown.append(chunk.content))
     assert not re.search("secret", "".join(shown))
+
+
+@pytest.mark.parametrize("says", [True, False], ids=["says its window", "doesn't say its window"])
+@pytest.mark.parametrize("size", [5_500, 60_000])
+def test_the_last_results_are_shortened_where_nothing_else_is_left(go: Go, says: bool, size: int) -> None:
+    # Nobody knows the window beforehand, and each result is let through for one of 8,000 tokens or more.
+    server = Narrow(looking(3), says=says)
+    look = tool(max_result_chars=100_000)(look_of(size).target)
+    result = go(server, look)
+    assert (result.text, result.stop_reason) == ("The last was page 3: word word wo.", "answered")
+    assert result["step_count"] == 4
+
+
+def test_a_request_that_cant_be_made_smaller_is_sent_once(go: Go) -> None:
+    server = Narrow(looking(3))
+    with pytest.raises(ContextOverflow):
+        go(server, look_of(10), system_prompt="word " * 5_000)
+    assert server.refused == 1
