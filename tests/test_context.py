@@ -12,6 +12,7 @@ import pytest
 from haystack.components.agents.state.state import State
 from haystack.dataclasses import ChatMessage
 from haystack.hooks import hook
+from haystack.hooks.compaction import CompactionHook, SlidingWindowCompactor, ToolResultPruningCompactor
 
 from llama_agent import (
     Agent,
@@ -232,6 +233,19 @@ def test_a_hook_of_the_users_may_compact_in_its_place(make: Maker, endpoint: End
     ) as agent:
         result = agent.run("Look at all pages.")
     assert (result.stop_reason, server.refused, compactions(result)) == ("answered", 0, [])
+
+
+@pytest.mark.filterwarnings("ignore::haystack.utils.experimental.ExperimentalWarning")
+@pytest.mark.parametrize("compactor", [SlidingWindowCompactor, ToolResultPruningCompactor])
+def test_haystacks_own_compaction_works_in_its_place(
+    go: Go, compactor: Callable[[], SlidingWindowCompactor | ToolResultPruningCompactor]
+) -> None:
+    server = Narrow(looking(10), says=False)
+    compaction = CompactionHook(compactor(), context_window=WINDOW, compact_at=0.6)
+    result = go(server, look_of(2_400), hooks={"before_llm": [compaction]})
+    assert (result.text, result.stop_reason) == ("The last was page 10: word word w.", "answered")
+    assert (server.refused, server.summaries, compactions(result)) == (0, 0, [])
+    assert "page 1: word" not in server.prompts[-1]
 
 
 def test_what_is_streamed_of_a_summary_is_nothing(make: Maker, endpoint: Endpoint) -> None:
