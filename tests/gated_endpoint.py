@@ -15,7 +15,6 @@ from itertools import count
 from threading import Event, Lock
 from time import monotonic
 from typing import Any, ClassVar, TypeAlias, cast
-from weakref import WeakValueDictionary
 
 from tests.endpoint import Endpoint, Raw, Request
 from tests.endpoint.script import Wire
@@ -37,7 +36,7 @@ class Gate:
     """
 
     _numbers: ClassVar = count()
-    _all: ClassVar[WeakValueDictionary[int, "Gate"]] = WeakValueDictionary()
+    _all: ClassVar[dict[int, "Gate"]] = {}
     _lock: ClassVar = Lock()
 
     def __init__(self, seconds: float | None = None) -> None:

@@ -20,7 +20,6 @@ from llama_agent import (
     EndpointError,
     Event,
     Limits,
-    MetaLlamaChatGenerator,
     ModelReplied,
     ModelRequested,
     RetryPolicy,
@@ -33,6 +32,7 @@ from llama_agent import (
     tool,
 )
 from tests import process_tools
+from tests.calling import agent_on
 from tests.endpoint import Always, Endpoint, Reply, Request
 from tests.gated_endpoint import BRIEF, END, PATIENCE, Gate, GatedEndpoint, called, said, stream
 from tests.in_process_model import event
@@ -47,17 +47,6 @@ Go = Callable[..., RunResult]
 def endpoint() -> Iterator[GatedEndpoint]:
     with GatedEndpoint() as running:
         yield running
-
-
-def agent_on(endpoint: Endpoint, tools: Any, **settings: Any) -> Agent:
-    generator = MetaLlamaChatGenerator(
-        api_base_url=endpoint.url,
-        model="test-model",
-        max_retries=0,
-        timeout=3 * PATIENCE,
-        http_client_kwargs={"verify": False},
-    )
-    return Agent(chat_generator=generator, tools=tools, **settings)
 
 
 def ignore(chunk: StreamingChunk) -> None:
@@ -1082,8 +1071,8 @@ def test_a_call_that_is_made_too_often_is_not_made_by_eagerness(endpoint: GatedE
             own.script(Always(lambda request: Reply("done") if "tools" not in request.json else AGAIN))
             result = run(own, [looking.tool], agent={"eager_start": eager, "max_agent_steps": 12})
         made[eager] = len(looking.looked)
-        assert result.stop_reason == "repeating"
-    assert made[True] == made[False]
+        assert result.text == "done"
+    assert 2 < made[True] == made[False] < 12
 
 
 AGAIN = Reply(calls=[("look", {"place": "a"})])
