@@ -2,8 +2,8 @@
 What eager start gains: two read-only calls, streamed 1.5 s apart, whose tool takes 1 s.
 
 Run: `python -m tests.benchmarks.eager_start [rounds]`. The loopback endpoint paces the stream. For each call,
-the seconds from its last piece being sent to its tool's start are printed, and the run's wall time, with eager
-start on and off, sync and async. Nothing is asserted.
+the seconds from its last piece being sent to its tool's start are printed, and the run's wall time, with
+eager start on and off, sync and async. Nothing is asserted.
 """
 
 from __future__ import annotations
