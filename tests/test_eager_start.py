@@ -1,7 +1,9 @@
 """A read-only call of a streamed reply starts as soon as it is complete; nothing else changes."""
 
 import asyncio
+import gc
 import json
+import logging
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -350,7 +352,7 @@ PATIENT = {
     ),
     "an earlier call is no read-only one": Patient(read_only, NOTE),
     "an earlier call is of no tool": Patient(read_only, called(0, "nothing", {})),
-    "an earlier call has bad arguments": Patient(read_only, called(0, "look", {"place": 5, "x": 1})),
+    "an earlier call is no JSON": Patient(read_only, called(0, "look", '{"place": "b"')),
     "somebody must be asked of an earlier call": Patient(
         read_only, called(0, "peek", {}), agent={"approval": Asking("peek")}
     ),
@@ -798,9 +800,10 @@ def test_a_result_is_taken_when_the_same_call_comes_again(endpoint: GatedEndpoin
     assert looked == ["a"]
     assert told(result) == ["seen a 1"]
     (call,) = result.messages[1].tool_calls
-    assert (call.id, call.arguments) == ("second", {"place": "a", "near": True})
+    assert call.arguments == {"place": "a", "near": True}
+    assert [e.call_id for e in result.events if isinstance(e, ToolStarted)] == [call.id]
     assert [m["content"] for m in endpoint.requests[2].messages if m["role"] == "tool"] == ["seen a 1"]
-    assert endpoint.requests[2].messages[-1]["tool_call_id"] == "second"
+    assert endpoint.requests[2].messages[-1]["tool_call_id"] == call.id
     assert result.usage.tool_calls == 1
 
 
@@ -870,6 +873,30 @@ def test_when_no_call_comes_again_all_are_dropped(endpoint: GatedEndpoint, go: G
     assert not begun.was_late
     assert over.wait(PATIENCE)
     assert cancelled == [True]
+
+
+@both_modes
+def test_a_dropped_call_may_fail_as_it_likes(
+    endpoint: GatedEndpoint, go: Go, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = Gate()
+
+    @tool(read_only=True)
+    def look(place: str) -> str:
+        """Look at a place."""
+        raise ValueError("it is dark")
+
+    def listen(happened: Event) -> None:
+        if isinstance(happened, ToolFinished):
+            begun.open()
+
+    endpoint.script(stream(called(0, "look", {"place": "a"}), begun, BROKEN), Reply("No need."))
+    agent = {"retry": AT_ONCE, "raise_on_tool_invocation_failure": True}
+    result = go(endpoint, [look], agent=agent, on_event=listen)
+    assert not begun.was_late
+    assert (result.text, result.stop_reason, roles(result)) == ("No need.", "answered", ["user", "assistant"])
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 # Broken off.
