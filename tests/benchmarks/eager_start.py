@@ -4,11 +4,15 @@ What eager start gains: two read-only calls, streamed 1.5 s apart, whose tool ta
 Run: `python -m tests.benchmarks.eager_start [rounds]`. The loopback endpoint paces the stream. For each call,
 the seconds from its last piece being sent to its tool's start are printed, and the run's wall time, with
 eager start on and off, sync and async. Nothing is asserted.
+
+Beyond the stream, the wall time has the last call's work, which can't begin earlier; with eager start off,
+that of all calls. Beside each other these take as long as one does; one at a time, they don't.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import statistics
 import sys
@@ -68,7 +72,7 @@ class Measured:
     wall: float = 0.0
 
 
-def measure(*, eager: bool, is_async: bool) -> Measured:
+def measure(*, eager: bool, is_async: bool, at_once: int) -> Measured:
     """Let a model make two calls."""
     starts: dict[str, float] = {}
 
@@ -83,7 +87,9 @@ def measure(*, eager: bool, is_async: bool) -> Measured:
         body = [*call(0, "a"), *call(1, "b"), event("tool_calls"), b"data: [DONE]\n\n"]
         endpoint.script(Raw(body, "text/event-stream"), Reply("done"))
         generator = MetaLlamaChatGenerator(api_base_url=endpoint.url, model="m", max_retries=0)
-        agent = Agent(chat_generator=generator, tools=[look], eager_start=eager)
+        agent = Agent(
+            chat_generator=generator, tools=[look], eager_start=eager, tool_concurrency_limit=at_once
+        )
         agent.warm_up()
         begin = time.perf_counter()
         result = asyncio.run(_run_async(agent)) if is_async else agent.run("go", lambda chunk: None)
@@ -104,17 +110,16 @@ def main() -> None:
     """Print the table."""
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     print(f"two calls, each streamed in {APART} s, tool {WORK} s; medians of {rounds} rounds")
-    for is_async in (False, True):
-        for eager in (True, False):
-            runs = [measure(eager=eager, is_async=is_async) for _ in range(rounds)]
-            first, second = (statistics.median(run.waits[n] for run in runs) for n in (0, 1))
-            worst = max(wait for run in runs for wait in run.waits)
-            wall = statistics.median(run.wall for run in runs)
-            print(
-                f"{'async' if is_async else 'sync':5} eager start {'on ' if eager else 'off'}: "
-                f"tools start {first:+.3f} s and {second:+.3f} s after their own end (worst {worst:+.3f} s), "
-                f"wall {wall:.2f} s"
-            )
+    for at_once, is_async, eager in itertools.product((2, 1), (False, True), (True, False)):
+        runs = [measure(eager=eager, is_async=is_async, at_once=at_once) for _ in range(rounds)]
+        first, second = (statistics.median(run.waits[n] for run in runs) for n in (0, 1))
+        worst = max(wait for run in runs for wait in run.waits)
+        wall = statistics.median(run.wall for run in runs)
+        print(
+            f"{'beside each other' if at_once == 2 else 'one at a time':17} {'async' if is_async else 'sync':5} "
+            f"eager start {'on ' if eager else 'off'}: tools start {first:+.3f} s and {second:+.3f} s after "
+            f"their own end (worst {worst:+.3f} s), wall {wall:.2f} s"
+        )
 
 
 if __name__ == "__main__":
