@@ -94,6 +94,7 @@ class Agent(HaystackAgent):
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
         tool_timeout: float | None = None,
+        eager_start: bool = True,
     ) -> None:
         """
         Configure an agent; nothing is opened before the first run.
@@ -124,6 +125,9 @@ class Agent(HaystackAgent):
         :param limits: How much a run may use, see `Limits`. At a limit the model is asked once more, without
             tools, for the best answer; also at `max_agent_steps`.
         :param tool_timeout: Seconds for each call of a tool that has no `timeout` of its own; see `tool`.
+        :param eager_start: While a reply is streamed, begin calls of `read_only` tools as soon as each is
+            complete, behind others that were begun so too. Not where a `before_tool` hook or an approval has
+            a say, or a tool uses the run's State.
         :raises ConfigurationError: A tool can't be made of something in `tools`, or a number is out of range.
         :raises ValueError: Haystack's own checks of prompts, state schema and hooks.
         """
@@ -174,6 +178,7 @@ class Agent(HaystackAgent):
         self.retry = retry
         self.limits = _checked_limits(limits) or Limits()
         self.tool_timeout = tool_timeout
+        self.eager_start = eager_start
         self._execution = Execution()
         self._sizes_told = False
 
@@ -346,6 +351,7 @@ class Agent(HaystackAgent):
         data["init_parameters"]["retry"] = asdict(self.retry) if self.retry else None
         data["init_parameters"]["limits"] = asdict(self.limits) if self.limits != Limits() else None
         data["init_parameters"]["tool_timeout"] = self.tool_timeout
+        data["init_parameters"]["eager_start"] = self.eager_start
         return data
 
     @classmethod
@@ -512,6 +518,7 @@ class Agent(HaystackAgent):
             slots=Slots(self.tool_concurrency_limit, current_place()),
             tool_timeout=self.tool_timeout,
             big_results=big_results,
+            eager_start=self.eager_start,
         )
 
         def with_reader() -> Sequence[Tool]:

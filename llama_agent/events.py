@@ -13,10 +13,14 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llama_agent.logs import logger_of
+
+if TYPE_CHECKING:
+    from llama_agent.loop.state import RunResult
 
 logger = logger_of(__name__)
 
@@ -41,7 +45,14 @@ class Event:
 
         :returns: Its fields, and its class name under `type`.
         """
-        return {"type": type(self).__name__, **asdict(self)}
+        said: dict[str, Any] = {"type": type(self).__name__}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Event):
+                said[each.name] = value.to_dict()
+            elif each.name != "result" or isinstance(value, str):
+                said[each.name] = deepcopy(value)
+        return said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +91,25 @@ class TextSuperseded(Event):
     """
     A stream broke, and the reply is asked for again: what came of it no longer counts.
 
+    Its calls don't count either; what was begun for them is used when they come again.
+
     :param characters: How many of text, at the end of what the `TextDelta`s gave.
     """
 
     characters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCallReceived(Event):
+    """
+    The model has written a tool call to its end; in a streamed reply, more may follow.
+
+    :param arguments: As the model wrote them, not yet checked.
+    """
+
+    tool_name: str
+    call_id: str | None
+    arguments: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +175,13 @@ class ContextCompacted(Event):
     tokens_before: int
     tokens_after: int
     is_summed_up: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandingStarted(Event):
+    """The run has to end, and the model is asked for a last answer. `reason`: the run's `stop_reason`."""
+
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,10 +303,28 @@ class ToolFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
-    """A run ended. `stop_reason`: as in `RunResult`; `steps`: how many it took."""
+    """
+    A run ended: the last of its events.
+
+    :param stop_reason: As in `RunResult`.
+    :param steps: How many it took.
+    :param result: What the run gives back; not part of `to_dict`.
+    """
 
     stop_reason: str
     steps: int
+    result: RunResult | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubAgentEvent(Event):
+    """
+    Something happened in the run of another agent that works for this one, in one of its tool calls.
+
+    :param event: With that run's own id and step; itself a `SubAgentEvent` where it has agents of its own.
+    """
+
+    event: Event
 
 
 _DELTAS = (TextDelta, ReasoningDelta)

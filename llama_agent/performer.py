@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from haystack.components.generators.chat.types import ChatGenerator
-from haystack.dataclasses import ChatMessage, StreamingCallbackT, StreamingChunk
+from haystack.dataclasses import ChatMessage, StreamingCallbackT, StreamingChunk, ToolCall
 from haystack.hooks.protocol import Hook, HookPoint
 from haystack.tools.tool import Tool
 from haystack.tracing.tracer import Span, tracer
@@ -22,6 +22,7 @@ from llama_agent.errors import ConfigurationError, ContextOverflow, EndpointErro
 from llama_agent.events import (
     ContextCompacted,
     EventSink,
+    LandingStarted,
     LastAnswerFailed,
     ModelReplied,
     ModelRequested,
@@ -30,6 +31,7 @@ from llama_agent.events import (
     RunStarted,
     TextDelta,
     TextSuperseded,
+    ToolCallReceived,
     collecting,
 )
 from llama_agent.haystack_compat import run_hooks, run_hooks_async
@@ -45,6 +47,7 @@ from llama_agent.loop.flow import (
     ReadTools,
     RunHooks,
     TellCompaction,
+    TellLanding,
     TellNote,
 )
 from llama_agent.loop.limits import Budget, Grant, LimitName, Limits, expected_tokens, spending
@@ -56,6 +59,7 @@ from llama_agent.output_room import shared_output
 from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.big_results import BigResults
+from llama_agent.tooling.early import EarlyCalls, may_be_early
 from llama_agent.tooling.execution import Batch, Execution, NotCalled, unfinished
 from llama_agent.tooling.slots import Slots
 
@@ -83,6 +87,7 @@ class RunSettings:
     :param slots: The places of its tool calls.
     :param tool_timeout: Seconds for a call of a tool that has no limit of its own.
     :param big_results: Takes results that are too large for the window.
+    :param eager_start: Whether calls may begin before the reply that they are part of has ended.
     """
 
     generator: ChatGenerator
@@ -100,6 +105,7 @@ class RunSettings:
     slots: Slots = field(default_factory=lambda: Slots(4))
     tool_timeout: float | None = None
     big_results: BigResults | None = None
+    eager_start: bool = True
 
 
 @dataclass
@@ -127,6 +133,8 @@ class Performer:
     """Of the run's tools: cancelled whichever way the run is broken off."""
     _upstream: CancelToken | None = field(default=None, init=False)
     _threads: set[Future[Any]] = field(default_factory=set[Future[Any]], init=False)
+    _listener: _Listener | None = field(default=None, init=False)
+    """Hears of the reply that is being streamed, or was last."""
 
     def perform(self, effect: Effect) -> Outcome:
         """
@@ -139,19 +147,11 @@ class Performer:
         self._check_cancelled()
         match effect:
             case CallModel():
-                share = self._granted(effect)
-                if share.limit is not None:
-                    return self._refused(effect, share.limit)
-                for chunk in self._taken_back(effect):
-                    self._show(chunk)
-                with self._settled(effect, share) as call, self._asked(effect, call):
-                    inputs = self._inputs(effect, share)
-                    call.take(cast("Any", self.settings.generator).run(**inputs))
-                for chunk in self._given_back(effect, call):
-                    self._show(chunk)
-                return call.outcome
+                return self._call_model(effect)
             case CallTools():
                 with self._kept(self._batch(effect)) as batch:
+                    if self._listener is not None:
+                        self._listener.early.drop()
                     return self.settings.execution.run(batch)
             case ReadTools():
                 return list(self.read_tools())
@@ -159,6 +159,8 @@ class Performer:
                 return self.sink.emit(NoteAdded, text=text)
             case TellCompaction():
                 return self.sink.emit(ContextCompacted, **asdict(effect))
+            case TellLanding(reason):
+                return self.sink.emit(LandingStarted, reason=reason)
             case RunHooks(point):
                 if point in self.settings.hooks:
                     run_hooks(self.settings.hooks, point, self.run.state)
@@ -175,20 +177,11 @@ class Performer:
         self._check_cancelled()
         match effect:
             case CallModel():
-                share = self._granted(effect)
-                if share.limit is not None:
-                    return self._refused(effect, share.limit)
-                for chunk in self._taken_back(effect):
-                    await self._show_async(chunk)
-                with self._settled(effect, share) as call, self._asked(effect, call):
-                    inputs = self._inputs(effect, share)
-                    async with asyncio.timeout(share.seconds):
-                        call.take(await self._ask_async(inputs))
-                for chunk in self._given_back(effect, call):
-                    await self._show_async(chunk)
-                return call.outcome
+                return await self._call_model_async(effect)
             case CallTools():
                 with self._kept(self._batch(effect)) as batch:
+                    if self._listener is not None:
+                        await self._listener.early.drop_async()
                     return await self.settings.execution.run_async(batch)
             case ReadTools():
                 return list(self.read_tools())
@@ -196,6 +189,8 @@ class Performer:
                 return self.sink.emit(NoteAdded, text=text)
             case TellCompaction():
                 return self.sink.emit(ContextCompacted, **asdict(effect))
+            case TellLanding(reason):
+                return self.sink.emit(LandingStarted, reason=reason)
             case RunHooks(point):
                 if point in self.settings.hooks:
                     await run_hooks_async(self.settings.hooks, point, self.run.state)
@@ -260,6 +255,43 @@ class Performer:
         leaked = sum(not thread.done() for thread in list(self._threads))
         return self.run.result(self.sink.events, stop_reason, leaked_threads=leaked)
 
+    def _call_model(self, effect: CallModel) -> Outcome:
+        share = self._granted(effect)
+        if share.limit is not None:
+            return self._refused(effect, share.limit)
+        for chunk in self._taken_back(effect):
+            self._show(chunk)
+        listener = self._listener = self._listening(effect, is_async=False)
+        call = _ModelCall(self.settings.generator)
+        try:
+            with self._settled(effect, share, call), self._asked(effect, call):
+                call.take(cast("Any", self.settings.generator).run(**self._inputs(effect, share)))
+        finally:
+            if listener is not None and not call.has_calls:
+                listener.early.drop()
+        for chunk in self._given_back(effect, call):
+            self._show(chunk)
+        return call.outcome
+
+    async def _call_model_async(self, effect: CallModel) -> Outcome:
+        share = self._granted(effect)
+        if share.limit is not None:
+            return self._refused(effect, share.limit)
+        for chunk in self._taken_back(effect):
+            await self._show_async(chunk)
+        listener = self._listener = self._listening(effect, is_async=True)
+        call = _ModelCall(self.settings.generator)
+        try:
+            with self._settled(effect, share, call), self._asked(effect, call):
+                async with asyncio.timeout(share.seconds):
+                    call.take(await self._ask_async(self._inputs(effect, share)))
+        finally:
+            if listener is not None and not call.has_calls:
+                await listener.early.drop_async()
+        for chunk in self._given_back(effect, call):
+            await self._show_async(chunk)
+        return call.outcome
+
     def _check_cancelled(self) -> None:
         if self._upstream is not None:
             self._upstream.check()
@@ -316,13 +348,13 @@ class Performer:
         return self._read + expected_tokens(joined, ())
 
     @contextmanager
-    def _settled(self, effect: CallModel, share: Grant) -> Generator[_ModelCall]:
+    def _settled(self, effect: CallModel, share: Grant, call: _ModelCall) -> Generator[None]:
         """Around a call: what it took is written down; where the time ran out, its outcome is the limit."""
-        budget, call = self.settings.budget, _ModelCall(self.settings.generator)
+        budget = self.settings.budget
         started, model = time.perf_counter(), self._model
         try:
             with shared_output(share.output_tokens is not None):
-                yield call
+                yield
         except BaseException as error:
             budget.settle(model, share, failed=True)
             is_late = share.seconds is not None and time.perf_counter() - started >= share.seconds * 0.99
@@ -372,6 +404,8 @@ class Performer:
             inputs["tools"] = tools
         if self.settings.streaming_callback is not None and not effect.is_summary:
             inputs["streaming_callback"] = self.settings.streaming_callback
+        if self._listener is not None:
+            inputs["listener"] = self._listener
         if (kwargs := self._generation_kwargs(effect, share)) is not None:
             inputs["generation_kwargs"] = kwargs
         retry = self.settings.retry
@@ -400,19 +434,48 @@ class Performer:
             )
         return {**(given or {}), **limited} if limited else given
 
+    def _listening(self, effect: CallModel, *, is_async: bool) -> _Listener | None:
+        """What hears of the reply that is asked for; None for one that isn't streamed."""
+        if effect.is_summary or self.settings.streaming_callback is None:
+            return None
+        if not isinstance(self.settings.generator, MetaLlamaChatGenerator):
+            return None
+        settings, tools = self.settings, {tool.name: tool for tool in effect.tools}
+        is_possible = settings.eager_start and "before_tool" not in settings.hooks
+
+        def may_start(call: ToolCall) -> bool:
+            if not is_possible or call.tool_name in effect.withheld:
+                return False
+            tool = tools.get(call.tool_name)
+            return may_be_early(call, tool, settings.approval) and all(
+                settings.budget.grant_tools([call.tool_name])
+            )
+
+        batch = self._batch_of((), tools)
+        return _Listener(self.sink, EarlyCalls(settings.execution, batch, may_start, is_async=is_async))
+
     def _batch(self, effect: CallTools) -> Batch:
+        early = self._listener.early.take(effect.calls) if self._listener is not None else {}
+        not_called = self._not_called(effect, early)
+        batch = self._batch_of(effect.calls, {tool.name: tool for tool in effect.tools})
+        return replace(
+            batch,
+            not_called=not_called,
+            early={place: call for place, call in early.items() if place not in not_called},
+            streaming_callback=self.settings.streaming_callback,
+            approval=self.settings.approval,
+        )
+
+    def _batch_of(self, calls: Sequence[ToolCall], tools: Mapping[str, Tool]) -> Batch:
         settings = self.settings
         return Batch(
-            calls=effect.calls,
-            tools={tool.name: tool for tool in effect.tools},
+            calls=calls,
+            tools=tools,
             state=self.run.state,
             limit=settings.concurrency_limit,
-            streaming_callback=settings.streaming_callback,
             pass_callback_on=settings.pass_callback_on,
             raise_on_failure=settings.raise_on_failure,
-            approval=settings.approval,
             deps=settings.deps,
-            not_called=self._not_called(effect),
             slots=settings.slots,
             tool_timeout=settings.tool_timeout,
             until=settings.budget.until,
@@ -422,8 +485,8 @@ class Performer:
             big_results=settings.big_results,
         )
 
-    def _not_called(self, effect: CallTools) -> dict[int, NotCalled]:
-        """Calls that aren't to be run, by place."""
+    def _not_called(self, effect: CallTools, early: Collection[int]) -> dict[int, NotCalled]:
+        """Calls that aren't to be run, by place; early ones were granted when they were begun."""
         kept_back: dict[int, NotCalled] = {}
         for place, call in enumerate(effect.calls):
             if call.tool_name in effect.withheld:
@@ -431,7 +494,9 @@ class Performer:
             elif place in effect.beyond:
                 text = f"Tool '{call.tool_name}' was not called: this very call was made too often."
                 kept_back[place] = NotCalled("repeat", text)
-        places = [place for place in range(len(effect.calls)) if place not in kept_back]
+        places = [
+            place for place in range(len(effect.calls)) if place not in kept_back and place not in early
+        ]
         allowed = self.settings.budget.grant_tools([effect.calls[place].tool_name for place in places])
         for place, may in zip(places, allowed, strict=True):
             if not may:
@@ -462,6 +527,10 @@ class Performer:
             yield
             span.set_content_tag("haystack.agent.step.llm.output", {"replies": answer.replies})
         last = answer.replies[-1] if answer.replies else None
+        told = self._listener.told if self._listener is not None else ()
+        for call in (call for reply in answer.replies for call in reply.tool_calls):
+            if call.id is None or call.id not in told:
+                _tell_call(self.sink, call)
         self.sink.emit(
             ModelReplied,
             text=last.text if last else None,
@@ -469,6 +538,33 @@ class Performer:
             finish_reason=cast("str | None", last.meta.get("finish_reason")) if last else None,
             seconds=time.perf_counter() - started,
         )
+
+
+class _Listener:
+    """Hears of a streamed reply: tells its calls in events, and has them begun early."""
+
+    def __init__(self, sink: EventSink, early: EarlyCalls) -> None:
+        self.early = early
+        self._sink = sink
+        self.told: set[str | None] = set()
+
+    def begins(self) -> None:
+        self.told = set()
+        self.early.begins()
+
+    def completed(self, call: ToolCall) -> str | None:
+        call = replace(call, id=self.early.known(call) or call.id)
+        self.told.add(call.id)
+        _tell_call(self._sink, call)
+        self.early.offer(call)
+        return call.id
+
+    async def ready(self) -> None:
+        pass
+
+
+def _tell_call(sink: EventSink, call: ToolCall) -> None:
+    sink.emit(ToolCallReceived, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
 
 
 def _is_refused(error: BaseException) -> bool:
@@ -496,6 +592,10 @@ class _ModelCall:
                 f"not {_kind(cast('object', output))}"
             )
         self.replies = self.outcome = list(cast("Sequence[ChatMessage]", replies))
+
+    @property
+    def has_calls(self) -> bool:
+        return any(reply.tool_calls for reply in self.replies)
 
     @property
     def is_cut(self) -> bool:

@@ -108,6 +108,13 @@ class TellCompaction:
 
 
 @dataclass(frozen=True)
+class TellLanding:
+    """Effect: tell whoever watches that the run has to end, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class RunHooks:
     """Effect: run the hooks of a point. Its outcome is the change that they made to the state."""
 
@@ -119,7 +126,7 @@ class ReadTools:
     """Effect: see which tools are on offer now: a dynamic toolset may have changed. Outcome: the tools."""
 
 
-Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools | TellNote | TellCompaction
+Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools | TellNote | TellCompaction | TellLanding
 Outcome: TypeAlias = list[ChatMessage] | list[Tool] | LimitName | Overflow | OutputRefused | None
 Flow: TypeAlias = Generator[Effect, Outcome, None]
 
@@ -378,6 +385,7 @@ def land(run: RunState, policy: LoopPolicy, reason: str, note: str) -> Generator
     """
     run.mistakes, run.repeats, run.withheld = Mistakes(), Repeats(), frozenset()
     if policy.lands:
+        yield TellLanding(reason)
         request = ChatMessage.from_user(note)
         run.state.set("messages", [request])
         yield RunHooks("before_llm")

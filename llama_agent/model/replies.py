@@ -171,16 +171,28 @@ def _tool_calls(
 ) -> list[ToolCall]:
     made: list[ToolCall] = []
     by_id: dict[str, list[ToolCall]] = {}
-    for call in calls:
-        name = offered_name(call.name, offered) or call.name
-        arguments, error = read_arguments(cast("Any", call.arguments))
-        if call.error is not None:
-            arguments, error = {MALFORMED: arguments_text(call.arguments)}, call.error
-        sent = (call.id or "").strip()
+    for text in calls:
+        call = call_of(text, offered)
+        sent = (text.id or "").strip()
         same = by_id.setdefault(sent, []) if sent else []
-        if any(other.tool_name == name and is_same(other.arguments, arguments) for other in same):
+        if any(o.tool_name == call.tool_name and is_same(o.arguments, call.arguments) for o in same):
             continue  # the same call, sent twice
         call_id = sent if sent and not same and sent not in taken else f"call_{uuid4().hex[:24]}"
-        made.append(ToolCall(name, arguments, id=call_id, extra={MALFORMED: error} if error else None))
+        made.append(replace(call, id=call_id))
         same.append(made[-1])
     return made
+
+
+def call_of(text: CallText, offered: Collection[str]) -> ToolCall:
+    """
+    Read a call.
+
+    :param text: As the server sent it.
+    :param offered: Names of the tools on offer; a name that means one of them becomes it.
+    :returns: The call, without an id; marked where its arguments can't be read.
+    """
+    arguments, error = read_arguments(cast("Any", text.arguments))
+    if text.error is not None:
+        arguments, error = {MALFORMED: arguments_text(text.arguments)}, text.error
+    name = offered_name(text.name, offered) or text.name
+    return ToolCall(name, arguments, extra={MALFORMED: error} if error else None)
