@@ -6,7 +6,7 @@ the seconds from its last piece being sent to its tool's start are printed, and 
 eager start on and off, sync and async. Nothing is asserted.
 
 Beyond the stream, the wall time has the last call's work, which can't begin earlier; with eager start off,
-that of all calls. Beside each other these take as long as one does; one at a time, they don't.
+that of all calls. Two at a time take as long as one does; one at a time, they take twice as long.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def main() -> None:
         worst = max(wait for run in runs for wait in run.waits)
         wall = statistics.median(run.wall for run in runs)
         print(
-            f"{'beside each other' if at_once == 2 else 'one at a time':17} {'async' if is_async else 'sync':5} "
+            f"{'async' if is_async else 'sync':5} {at_once} at a time "
             f"eager start {'on ' if eager else 'off'}: tools start {first:+.3f} s and {second:+.3f} s after "
             f"their own end (worst {worst:+.3f} s), wall {wall:.2f} s"
         )
