@@ -390,6 +390,29 @@ def test_a_call_waits_for_the_end_of_the_reply_when(endpoint: GatedEndpoint, cas
 
 
 @both_modes
+def test_a_call_whose_arguments_come_behind_the_next_call_is_not_begun_without_them(
+    endpoint: GatedEndpoint, go: Go
+) -> None:
+    looked: list[str] = []
+
+    @tool(read_only=True)
+    def look(place: str = "anywhere") -> str:
+        """Look at a place."""
+        looked.append(place)
+        return f"seen {place}"
+
+    heads = [called(number, "look", "") for number in (0, 1)]
+    arguments = [
+        event(tool_calls=[{"index": number, "function": {"arguments": json.dumps({"place": place})}}])
+        for number, place in enumerate("ab")
+    ]
+    endpoint.script(stream(*heads, Gate(BRIEF), arguments, END), Reply("done"))
+    result = go(endpoint, [look])
+    assert told(result) == ["seen a", "seen b"]
+    assert sorted(looked) == ["a", "b"]
+
+
+@both_modes
 def test_a_reply_that_isnt_streamed_starts_nothing_early(endpoint: GatedEndpoint, go: Go) -> None:
     looking = Looking()
     endpoint.script(Reply(calls=[("look", {"place": "a"})]), Reply("done"))

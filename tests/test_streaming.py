@@ -147,8 +147,6 @@ def check_order(watched: Watched) -> None:
     assert kinds[-1] is RunFinished
     assert (kinds.count(RunStarted), kinds.count(RunFinished)) == (1, 1)
     assert len({happened.run_id for happened in events}) == 1
-    times = [happened.time for happened in events]
-    assert times == sorted(times)
     steps = [happened.step for happened in events]
     assert steps == sorted(steps)
     in_reply = False
@@ -201,7 +199,7 @@ def test_events_come_in_order_and_say_everything(endpoint: GatedEndpoint, go: An
     assert [e.call_id for e in watched.of(ToolCallReceived)] == [c.id for c in result.messages[1].tool_calls]
     assert [e.arguments for e in watched.of(ToolCallReceived)] == [{"a": 2, "b": 3}] * 2
     # The result keeps all of them but the deltas.
-    assert result.events == [e for e in watched.events if not isinstance(e, TextDelta | ReasoningDelta)]
+    assert list(result.events) == [e for e in watched.events if not isinstance(e, TextDelta | ReasoningDelta)]
 
 
 @both_modes
