@@ -412,21 +412,13 @@ def test_a_call_whose_arguments_come_behind_the_next_call_is_not_begun_without_t
     assert sorted(looked) == ["a", "b"]
 
 
-@both_modes
-def test_a_reply_that_isnt_streamed_starts_nothing_early(endpoint: GatedEndpoint, go: Go) -> None:
+def test_a_reply_that_isnt_streamed_starts_nothing_early(endpoint: GatedEndpoint) -> None:
     looking = Looking()
     endpoint.script(Reply(calls=[("look", {"place": "a"})]), Reply("done"))
-    result = go(endpoint, [looking.tool], callback=None) if go is run else _unstreamed(endpoint, looking)
+    result = run(endpoint, [looking.tool], callback=None)
+    assert "stream" not in endpoint.requests[0].json or not endpoint.requests[0].json["stream"]
     kinds = [type(e) for e in result.events]
     assert kinds.index(ModelReplied) < kinds.index(ToolStarted)
-
-
-def _unstreamed(endpoint: GatedEndpoint, looking: Looking) -> RunResult:
-    async def main() -> RunResult:
-        async with agent_on(endpoint, [looking.tool]) as agent:
-            return await agent.run_async("go")
-
-    return asyncio.run(main())
 
 
 def test_of_two_equal_calls_one_starts_early(endpoint: GatedEndpoint) -> None:

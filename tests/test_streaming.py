@@ -516,6 +516,17 @@ def test_a_token_ends_it_without_an_error(endpoint: GatedEndpoint, go: Any) -> N
     assert endpoint.wait_for_disconnect(PATIENCE)
 
 
+@both_modes
+def test_a_token_that_is_cancelled_already_lets_nothing_begin(endpoint: GatedEndpoint, go: Any) -> None:
+    token = CancelToken()
+    token.cancel()
+    with agent_on(endpoint, [add]) as agent:
+        watched = go(agent, cancel=token)
+    assert watched.error is None
+    assert watched.result.stop_reason == "cancelled"
+    assert endpoint.requests == []
+
+
 def test_two_streams_of_one_agent_are_apart(endpoint: GatedEndpoint) -> None:
     endpoint.script(*[Reply("done")] * 2)
     with agent_on(endpoint, [add]) as agent, agent.stream("one") as one, agent.stream("two") as two:
@@ -765,6 +776,25 @@ def test_who_leaves_an_async_stream_ends_the_run(endpoint: GatedEndpoint, where:
 
     asyncio.run(main())
     assert new_threads(before) == []
+
+
+def test_an_async_stream_that_is_forgotten_ends_the_run(endpoint: GatedEndpoint) -> None:
+    held = Held(endpoint, "async tool")
+
+    async def main() -> None:
+        async with agent_on(endpoint, held.tools) as agent:
+            running = agent.stream_async("go", on_event=held.heard.append)
+            async for happened in running:
+                if held.is_there(happened):
+                    break
+            del running
+            gc.collect()
+            end = monotonic() + PATIENCE
+            while len(asyncio.all_tasks()) > 1 and monotonic() < end:
+                await asyncio.sleep(0.01)
+            held.check(endpoint, None)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("go", ["sync", "async"])
