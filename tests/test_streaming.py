@@ -789,9 +789,8 @@ def test_an_async_stream_that_is_forgotten_ends_the_run(endpoint: GatedEndpoint)
                     break
             del running
             gc.collect()
-            end = monotonic() + PATIENCE
-            while len(asyncio.all_tasks()) > 1 and monotonic() < end:
-                await asyncio.sleep(0.01)
+            if others := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(others, timeout=PATIENCE)
             held.check(endpoint, None)
 
     asyncio.run(main())
