@@ -9,9 +9,9 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -169,8 +169,7 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-# Chats whose lines are all there from the beginning: begun together, two at a time, since starting a process
-# takes seconds.
+# Chats whose lines are all there from the beginning; one chat serves several tests, since it takes seconds.
 
 
 @dataclass(frozen=True)
@@ -258,13 +257,11 @@ SCENES: Mapping[str, Scene] = {
 
 
 @pytest.fixture(scope="module")
-def played(folder: Path) -> Iterator[Callable[[str], Played]]:
-    """Plays all of `SCENES`, and gives one by name as soon as it has ended."""
+def played(folder: Path) -> Callable[[str], Played]:
+    """Plays a scene when it is first asked for."""
     for name in ("precious.txt", "rubbish.txt"):
         (folder / name).touch()
-    with ThreadPoolExecutor(2) as pool:
-        futures = {name: pool.submit(scene.play, folder) for name, scene in SCENES.items()}
-        yield lambda name: futures[name].result()
+    return cache(lambda name: SCENES[name].play(folder))
 
 
 @pytest.fixture
