@@ -345,6 +345,8 @@ class EventSink:
         self.run_id = run_id
         self.step = 0
         self.events: list[Event] = []
+        self.hides_deltas = False
+        """Whether what is being streamed is no part of what the run says."""
         self._is_over = False
         self._on_event = on_event
         self._lock = threading.RLock()
@@ -359,7 +361,7 @@ class EventSink:
         :param fields: Its fields beside run id, step and time.
         """
         is_delta = any(kind is delta for delta in _DELTAS)
-        if is_delta and self._on_event is None:
+        if is_delta and (self._on_event is None or self.hides_deltas):
             return
         event = kind(run_id=self.run_id, step=self.step, time=time.time(), **fields)
         with self._lock:

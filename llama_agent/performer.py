@@ -63,6 +63,13 @@ from llama_agent.tooling.early import EarlyCalls, may_be_early
 from llama_agent.tooling.execution import Batch, Execution, NotCalled, unfinished
 from llama_agent.tooling.slots import Slots
 
+_SHAPING = frozenset(
+    {"response_format", "stop", "n", "grammar", "json_schema", "guided_json", "logprobs", "top_logprobs"}
+    | {"tool_choice", "parallel_tool_calls", "logit_bias", "prediction"}
+)
+"""Settings of a request that say what its reply looks like."""
+_TOKENS_PER_WORD = 4
+"""Of a summary: enough for any language, and for some thinking."""
 _RAISED_OUTPUT = 4096
 """Tokens that a reply may have at least, once one was cut; else four times the usual."""
 
@@ -353,7 +360,7 @@ class Performer:
         budget = self.settings.budget
         started, model = time.perf_counter(), self._model
         try:
-            with shared_output(share.output_tokens is not None):
+            with shared_output(share.output_tokens is not None), self._hidden(effect):
                 yield
         except BaseException as error:
             budget.settle(model, share, failed=True)
@@ -362,7 +369,7 @@ class Performer:
                 call.outcome = OutputRefused()
             elif effect.may_overflow and isinstance(error, ContextOverflow):
                 call.outcome = Overflow(error.limit)
-            elif (effect.supersedes or effect.is_summary) and isinstance(error, EndpointError):
+            elif (effect.supersedes or effect.summary_words is not None) and isinstance(error, EndpointError):
                 call.outcome = []  # the reply that was cut stands; a conversation without a summary goes on
             elif (
                 effect.is_last and isinstance(error, Exception) and not isinstance(error, ConfigurationError)
@@ -377,7 +384,7 @@ class Performer:
         if call.is_cut and share.bound_by is not None:
             call.replies[-1].meta[CUT_BY] = share.bound_by
         read, written = call.usage()
-        if budget.counts_input and not effect.is_summary:
+        if budget.counts_input and effect.summary_words is None:
             self._read = (read or share.input_tokens) + written
             self._counted = [*effect.messages, *call.replies]
         budget.settle(
@@ -387,6 +394,15 @@ class Performer:
             written=written,
             seconds=time.perf_counter() - started,
         )
+
+    @contextmanager
+    def _hidden(self, effect: CallModel) -> Generator[None]:
+        """A summary is no part of what the run says."""
+        self.sink.hides_deltas = effect.summary_words is not None
+        try:
+            yield
+        finally:
+            self.sink.hides_deltas = False
 
     @property
     def _model(self) -> str | None:
@@ -402,7 +418,11 @@ class Performer:
         tools = [tool for tool in effect.tools if is_ours or tool.name not in effect.withheld]
         if tools:
             inputs["tools"] = tools
-        if self.settings.streaming_callback is not None and not effect.is_summary:
+        if effect.summary_words is not None:
+            if (own := getattr(self.settings.generator, "streaming_callback", None)) is not None:
+                is_async = inspect.iscoroutinefunction(own)
+                inputs["streaming_callback"] = _unheard_async if is_async else _unheard
+        elif self.settings.streaming_callback is not None:
             inputs["streaming_callback"] = self.settings.streaming_callback
         if self._listener is not None:
             inputs["listener"] = self._listener
@@ -419,10 +439,17 @@ class Performer:
         """The run's settings, held to its limits."""
         given = self.settings.generation_kwargs
         own = cast("dict[str, Any]", getattr(self.settings.generator, "generation_kwargs", None) or {})
+        if effect.summary_words is not None:
+            # What shapes the run's answers would bend a summary.
+            given = {name: value for name, value in (given or {}).items() if name not in _SHAPING}
+            if isinstance(self.settings.generator, MetaLlamaChatGenerator):
+                given |= dict.fromkeys(_SHAPING & own.keys())
         both = {**own, **(given or {})}
         limited: dict[str, Any] = {}
         name = next((n for n in ("max_completion_tokens", "max_tokens") if both.get(n)), "max_tokens")
         most = cast("int | None", both.get(name))
+        if effect.summary_words is not None:
+            most = limited[name] = effect.summary_words * _TOKENS_PER_WORD
         if effect.raises_output:
             most = limited[name] = max(_RAISED_OUTPUT, 4 * (most or 0))
         if share.output_tokens is not None:
@@ -436,7 +463,7 @@ class Performer:
 
     def _listening(self, effect: CallModel, *, is_async: bool) -> _Listener | None:
         """What hears of the reply that is asked for; None for one that isn't streamed."""
-        if effect.is_summary or self.settings.streaming_callback is None:
+        if effect.summary_words is not None or self.settings.streaming_callback is None:
             return None
         if not isinstance(self.settings.generator, MetaLlamaChatGenerator):
             return None
@@ -561,6 +588,14 @@ class _Listener:
 
     async def ready(self) -> None:
         pass
+
+
+def _unheard(chunk: StreamingChunk) -> None:
+    """A callback for what is nobody's business."""
+
+
+async def _unheard_async(chunk: StreamingChunk) -> None:
+    """Likewise."""
 
 
 def _tell_call(sink: EventSink, call: ToolCall) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from haystack.dataclasses import ChatMessage, ChatRole
 from haystack.tools.tool import Tool
 
+from llama_agent.arguments import SUMMARY
 from llama_agent.loop.limits import expected_tokens
 
 _ANSWER_SHARE = 0.2
@@ -36,13 +37,16 @@ _NEWEST_SHARE = 0.5
 _TRANSCRIPT_SHARE = 0.5
 """Of the window, for what is to be summed up."""
 _PART_CHARACTERS = 600
+_WORTH_IT = 0.15
+"""Of the window: what a summary has to stand for, at least, to be asked for."""
+_CHARACTERS_PER_WORD = 10
 SUMMING_UP = (
     "The conversation gets too long, so its older part is replaced by a summary. Write it, in at most "
     "{words} words, for yourself to go on with: what was asked, what was done and found out (with names, "
     "numbers and ids that may still be needed), and what is left to do. This is the older part:\n\n"
     "{transcript}"
 )
-SUMMARY = "Summary of the earlier steps of this task, whose messages were removed:\n"
+INTRODUCTION = "Summary of the earlier steps of this task, whose messages were removed:\n"
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class Room:
     def enough(self) -> int:
         """Tokens that shortened results alone may leave: more, and the next compaction would be near."""
         return (self.low + self.most) // 2
+
+    @property
+    def words(self) -> int:
+        """Words that a summary may have."""
+        return max(50, min(400, self.window // 20))
 
     @property
     def low(self) -> int:
@@ -98,7 +107,10 @@ def old_part(messages: Sequence[ChatMessage], keep: int) -> tuple[int, int]:
     replies = [place for place, message in enumerate(messages) if message.is_from(ChatRole.ASSISTANT)]
     if len(replies) <= keep:
         return 0, 0
-    return replies[0], replies[-keep] if keep else len(messages)
+    start = replies[0]
+    while start and SUMMARY in messages[start - 1].meta:
+        start -= 1  # what stands for still older ones
+    return start, replies[-keep] if keep else len(messages)
 
 
 def has_old_part(messages: Sequence[ChatMessage], keep: int) -> bool:
@@ -148,17 +160,16 @@ def request_for_summary(messages: Sequence[ChatMessage], room: Room, keep: int) 
     :param messages: The conversation.
     :param room: The window.
     :param keep: How many of the last steps stay.
-    :returns: A conversation of its own; None when there is nothing to sum up.
+    :returns: A conversation of its own; None when there is next to nothing to sum up.
     """
     start, end = old_part(messages, keep)
-    if start == end:
+    if expected_tokens(messages[start:end], ()) < room.window * _WORTH_IT:
         return None
     most = int(room.window * _TRANSCRIPT_SHARE) * 3
     transcript = "\n".join(_line_of(message) for message in messages[max(0, start - 1) : end])
     if len(transcript) > most:
         transcript = f"{transcript[: most // 2]}\n…\n{transcript[-most // 2 :]}"
-    words = max(50, min(400, room.window // 20))
-    return [ChatMessage.from_user(SUMMING_UP.format(words=words, transcript=transcript))]
+    return [ChatMessage.from_user(SUMMING_UP.format(words=room.words, transcript=transcript))]
 
 
 def list_of_steps(messages: Sequence[ChatMessage], room: Room, keep: int) -> str:
@@ -176,17 +187,19 @@ def list_of_steps(messages: Sequence[ChatMessage], room: Room, keep: int) -> str
     return f"These calls were made, whose results are gone: {text[-room.window // 4 :]}"
 
 
-def with_summary(messages: Sequence[ChatMessage], text: str, keep: int) -> list[ChatMessage]:
+def with_summary(messages: Sequence[ChatMessage], text: str, room: Room, keep: int) -> list[ChatMessage]:
     """
     A conversation whose old part is a summary.
 
     :param messages: The conversation.
-    :param text: The summary.
+    :param text: The summary; a part of one that is too long.
+    :param room: The window.
     :param keep: How many of the last steps stay.
     :returns: It, with one message in the place of the old part.
     """
     start, end = old_part(messages, keep)
-    return [*messages[:start], ChatMessage.from_user(SUMMARY + text), *messages[end:]]
+    text = INTRODUCTION + text[: room.words * _CHARACTERS_PER_WORD]
+    return [*messages[:start], ChatMessage.from_user(text, meta={SUMMARY: True}), *messages[end:]]
 
 
 def _short(message: ChatMessage, most: int) -> ChatMessage | None:
@@ -208,4 +221,4 @@ def _line_of(message: ChatMessage) -> str:
     parts += [f"calls {call.tool_name}({call.arguments})" for call in message.tool_calls]
     parts += [f"{part.origin.tool_name} gave: {part.result}" for part in message.tool_call_results]
     text = " ".join(part for part in parts if part)
-    return f"{message.role.value}: {text[:_PART_CHARACTERS]}"
+    return f"{message.role.value}: {text if SUMMARY in message.meta else text[:_PART_CHARACTERS]}"

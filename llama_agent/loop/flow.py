@@ -50,8 +50,8 @@ class CallModel:
     `withheld`: tools that aren't on offer in this turn; `is_last`: whether it is the last answer, within what
     was kept for it; `note`: the message that asks for it; `raises_output`: whether it may be longer than
     usual, since one was cut; `supersedes`: replies that were shown and don't count, unless it fails;
-    `is_summary`: whether it is about the run, and no part of it; `may_overflow`: whether a request that is
-    too long has the outcome `Overflow`, and not an exception.
+    `summary_words`: how long a summary of the run it asks for, which is no part of it; `may_overflow`:
+    whether a request that is too long has the outcome `Overflow`, and not an exception.
     """
 
     messages: Sequence[ChatMessage]
@@ -61,7 +61,7 @@ class CallModel:
     note: str = ""
     raises_output: bool = False
     supersedes: Sequence[ChatMessage] = ()
-    is_summary: bool = False
+    summary_words: int | None = None
     may_overflow: bool = False
 
 
@@ -275,12 +275,12 @@ def make_room(
     wants_summary = keep > 0 and low + too_many > enough
     request = request_for_summary(messages, room, keep) if wants_summary else None
     if request is not None:
-        outcome = yield CallModel(request, (), is_summary=True)
+        outcome = yield CallModel(request, (), summary_words=room.words)
         replies = cast("list[ChatMessage]", outcome) if isinstance(outcome, list) else []
         if replies:
             run.record_usage(replies, is_part=False)
         text = (replies[-1].text or "").strip() if replies else ""
-        messages = with_summary(messages, text or list_of_steps(messages, room, keep), keep)
+        messages = with_summary(messages, text or list_of_steps(messages, room, keep), room, keep)
     run.replace_messages(messages)
     if (after := run.tokens_for(tools)) < before:
         yield TellCompaction(before, after, is_summed_up=request is not None)

@@ -263,7 +263,7 @@ class RunState:
             sent, answered = token_counts(counts)
             given, received = given + sent, received + answered
             if is_part:
-                self.state.set("context_tokens", sent + answered)
+                self.state.set("context_tokens", reply.meta.get("context_tokens") or sent + answered)
         self.state.set("token_usage", total)
         self.usage = replace(
             self.usage,

@@ -232,7 +232,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         :param streaming_callback: Called with each chunk; wins over the constructor's. When a stream breaks
             and the model is asked again, an empty chunk comes first: its `meta["superseded"]` is the number
             of characters shown so far that no longer count.
-        :param generation_kwargs: Fields for the request's body; each wins over the constructor's.
+        :param generation_kwargs: Fields for the request's body; each wins over the constructor's, None leaves
+            it out.
             `extra_body`, `extra_headers`, `extra_query` and `timeout` (seconds) mean what they mean to the
             `openai` client.
         :param tools: Tools for this call, in place of the constructor's.
@@ -428,7 +429,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         model: str,
         withheld: Collection[str],
     ) -> ModelCall:
-        fields: Json = {"model": model, **self.generation_kwargs, **(generation_kwargs or {})}
+        given = {**self.generation_kwargs, **(generation_kwargs or {})}
+        fields: Json = {"model": model, **{name: value for name, value in given.items() if value is not None}}
         fields.update(fields.pop("extra_body", None) or {})
         for name in _CLIENT_OPTIONS:
             fields.pop(name, None)

@@ -49,7 +49,12 @@ def message_of(reply: Reply, offered: Collection[str] = (), taken: Collection[st
         "finish_reason": reply.finish_reason,
         "usage": reply.usage,
     }
-    extras = {"reasoning": reply.reasoning, "refusal": reply.refusal, "logprobs": reply.logprobs}
+    extras = {
+        "reasoning": reply.reasoning,
+        "refusal": reply.refusal,
+        "logprobs": reply.logprobs,
+        "context_tokens": reply.context_tokens,
+    }
     meta.update({key: value for key, value in extras.items() if value})
     if reply.recovered:
         meta |= {"recovered": True, "tool_call_format": reply.recovered}

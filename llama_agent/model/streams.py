@@ -52,6 +52,7 @@ class Reply:
     :param calls: Tool calls.
     :param usage: Token counts in OpenAI's names, as the server sent them; empty when it sent none.
     :param reasoning: Thinking text, kept apart from the answer.
+    :param context_tokens: Tokens of the longest request that it took, itself included, where it took several.
     :param recovered: Format of the text that the calls were read from; None for native calls.
     :param echoes: Tools named by calls in the text that only repeat what the model was shown.
     """
@@ -65,6 +66,7 @@ class Reply:
     refusal: str | None = None
     index: int = 0
     logprobs: object = None
+    context_tokens: int | None = None
     recovered: str | None = None
     echoes: tuple[str, ...] = ()
 

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from haystack.dataclasses import ChatMessage, ChatRole, TextContent
 
+from llama_agent.arguments import SUMMARY
 from llama_agent.model.formats.cursor import Found, Offered, TextCall
 from llama_agent.model.formats.python_tag import MARKER as PYTHON_TAG
 from llama_agent.model.formats.reader import TextReader
@@ -51,7 +52,7 @@ class Shown:
         :param message: Any.
         :returns: None for an assistant's or the system's.
         """
-        if message.is_from(ChatRole.ASSISTANT) or message.is_from(ChatRole.SYSTEM):
+        if message.is_from(ChatRole.ASSISTANT) or message.is_from(ChatRole.SYSTEM) or SUMMARY in message.meta:
             return []
         key, texts = id(message), list(_texts_shown(message))
         known = self._known.get(key)
