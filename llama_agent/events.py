@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llama_agent.logs import logger_of
@@ -339,16 +339,28 @@ class EventSink:
 
     :param run_id: The run.
     :param on_event: Listener. What it raises is logged and doesn't touch the run.
+    :param above: That of the run that this one works for, which gets the events too, as `SubAgentEvent`s.
+    :param streams: Whether the listener wants replies to be streamed.
     """
 
-    def __init__(self, run_id: str, on_event: OnEvent | None = None) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        on_event: OnEvent | None = None,
+        *,
+        above: EventSink | None = None,
+        streams: bool = False,
+    ) -> None:
         self.run_id = run_id
+        self.streams = streams or (above is not None and above.streams)
+        self.wants_deltas = on_event is not None or (above is not None and above.wants_deltas)
         self.step = 0
         self.events: list[Event] = []
         self.hides_deltas = False
         """Whether what is being streamed is no part of what the run says."""
         self._is_over = False
         self._on_event = on_event
+        self._above = above
         self._lock = threading.RLock()
 
     def emit(self, kind: Callable[..., Event], **fields: object) -> None:
@@ -361,20 +373,66 @@ class EventSink:
         :param fields: Its fields beside run id, step and time.
         """
         is_delta = any(kind is delta for delta in _DELTAS)
-        if is_delta and (self._on_event is None or self.hides_deltas):
+        if is_delta and (not self.wants_deltas or self.hides_deltas):
             return
         event = kind(run_id=self.run_id, step=self.step, time=time.time(), **fields)
         with self._lock:
             if self._is_over:
                 return
-            self._is_over = isinstance(event, RunFinished)
             if not is_delta:
                 self.events.append(event)
-            if self._on_event is not None:
-                try:
-                    self._on_event(event)
-                except Exception:
-                    logger.exception("on_event failed for %s; the run goes on", type(event).__name__)
+            self._tell(event)
+        if self._above is not None:
+            self._above.relay(event)
+
+    def finish(self, make_result: Callable[[], RunResult], *, stop_reason: str, steps: int) -> RunResult:
+        """
+        Record the last event, `RunFinished`.
+
+        :param make_result: Makes what the run gives back, of the events so far.
+        :param stop_reason: As in `RunResult`.
+        :param steps: How many it took.
+        :returns: What it made. The listener's event has it; that among the result's events would hold itself.
+        """
+        event = RunFinished(
+            run_id=self.run_id, step=self.step, time=time.time(), stop_reason=stop_reason, steps=steps
+        )
+        with self._lock:
+            if self._is_over:
+                return make_result()
+            self._is_over = True
+            self.events.append(event)
+            result = make_result()
+            self._tell(replace(event, result=result))
+        if self._above is not None:
+            self._above.relay(event)
+        return result
+
+    def relay(self, event: Event) -> None:
+        """
+        Record an event of a run that works for this one.
+
+        :param event: With its own run's id.
+        """
+        outer = SubAgentEvent(run_id=self.run_id, step=self.step, time=event.time, event=event)
+        while isinstance(event, SubAgentEvent):
+            event = event.event
+        with self._lock:
+            if self._is_over:
+                return
+            if not isinstance(event, _DELTAS):
+                self.events.append(outer)
+            self._tell(outer)
+        if self._above is not None:
+            self._above.relay(outer)
+
+    def _tell(self, event: Event) -> None:
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception:
+            logger.exception("on_event failed for %s; the run goes on", type(event).__name__)
 
 
 _current: ContextVar[EventSink | None] = ContextVar("llama_agent_events", default=None)

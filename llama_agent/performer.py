@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -27,7 +27,7 @@ from llama_agent.events import (
     ModelReplied,
     ModelRequested,
     NoteAdded,
-    RunFinished,
+    ReasoningDelta,
     RunStarted,
     TextDelta,
     TextSuperseded,
@@ -54,6 +54,7 @@ from llama_agent.loop.limits import Budget, Grant, LimitName, Limits, expected_t
 from llama_agent.loop.odd_replies import is_answer
 from llama_agent.loop.state import RunResult, RunState, StopReason, token_counts
 from llama_agent.model.generator import MetaLlamaChatGenerator
+from llama_agent.model.replies import is_told
 from llama_agent.model.retry import RetryPolicy, within
 from llama_agent.output_room import shared_output
 from llama_agent.redaction import redact
@@ -95,6 +96,7 @@ class RunSettings:
     :param tool_timeout: Seconds for a call of a tool that has no limit of its own.
     :param big_results: Takes results that are too large for the window.
     :param eager_start: Whether calls may begin before the reply that they are part of has ended.
+    :param ready: Awaited, in an async run, so that it waits for whoever takes its events.
     """
 
     generator: ChatGenerator
@@ -113,6 +115,7 @@ class RunSettings:
     tool_timeout: float | None = None
     big_results: BigResults | None = None
     eager_start: bool = True
+    ready: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass
@@ -140,6 +143,7 @@ class Performer:
     """Of the run's tools: cancelled whichever way the run is broken off."""
     _upstream: CancelToken | None = field(default=None, init=False)
     _threads: set[Future[Any]] = field(default_factory=set[Future[Any]], init=False)
+    _is_async: bool = field(default=False, init=False)
     _listener: _Listener | None = field(default=None, init=False)
     """Hears of the reply that is being streamed, or was last."""
 
@@ -182,6 +186,9 @@ class Performer:
         :raises Cancelled: The run's token was cancelled.
         """
         self._check_cancelled()
+        self._is_async = True
+        if self.settings.ready is not None:
+            await self.settings.ready()
         match effect:
             case CallModel():
                 return await self._call_model_async(effect)
@@ -256,11 +263,12 @@ class Performer:
             # Broken off before they were run, or by a hook: a history has to have an answer to each.
             self.run.record_results([unfinished(call) for call in open_calls], unfinished=len(open_calls))
         self.run.usage = replace(self.run.usage, cost=self.run.spent.cost)
-        self.sink.emit(
-            RunFinished, stop_reason=stop_reason or self.run.stop_reason, steps=self.run.step_count
-        )
         leaked = sum(not thread.done() for thread in list(self._threads))
-        return self.run.result(self.sink.events, stop_reason, leaked_threads=leaked)
+        return self.sink.finish(
+            lambda: self.run.result(self.sink.events, stop_reason, leaked_threads=leaked),
+            stop_reason=stop_reason or self.run.stop_reason,
+            steps=self.run.step_count,
+        )
 
     def _call_model(self, effect: CallModel) -> Outcome:
         share = self._granted(effect)
@@ -268,7 +276,7 @@ class Performer:
             return self._refused(effect, share.limit)
         for chunk in self._taken_back(effect):
             self._show(chunk)
-        listener = self._listener = self._listening(effect, is_async=False)
+        listener = self._listener = self._listening(effect)
         call = _ModelCall(self.settings.generator)
         try:
             with self._settled(effect, share, call), self._asked(effect, call):
@@ -286,7 +294,7 @@ class Performer:
             return self._refused(effect, share.limit)
         for chunk in self._taken_back(effect):
             await self._show_async(chunk)
-        listener = self._listener = self._listening(effect, is_async=True)
+        listener = self._listener = self._listening(effect)
         call = _ModelCall(self.settings.generator)
         try:
             with self._settled(effect, share, call), self._asked(effect, call):
@@ -422,8 +430,10 @@ class Performer:
             if (own := getattr(self.settings.generator, "streaming_callback", None)) is not None:
                 is_async = inspect.iscoroutinefunction(own)
                 inputs["streaming_callback"] = _unheard_async if is_async else _unheard
-        elif self.settings.streaming_callback is not None:
+        elif is_ours and self.settings.streaming_callback is not None:
             inputs["streaming_callback"] = self.settings.streaming_callback
+        elif not is_ours and self._streams:
+            inputs["streaming_callback"] = self._telling_callback()
         if self._listener is not None:
             inputs["listener"] = self._listener
         if (kwargs := self._generation_kwargs(effect, share)) is not None:
@@ -434,6 +444,32 @@ class Performer:
         if retry is not None:
             inputs["retry"] = retry
         return inputs
+
+    @property
+    def _streams(self) -> bool:
+        return self.sink.streams or self.settings.streaming_callback is not None
+
+    def _telling_callback(self) -> StreamingCallbackT:
+        """The run's callback; it tells the chunks of a generator that isn't ours in events."""
+        callback, ready = self.settings.streaming_callback, self.settings.ready
+
+        def tell(chunk: StreamingChunk) -> object:
+            if not is_told(chunk):
+                if chunk.reasoning is not None and chunk.reasoning.reasoning_text:
+                    self.sink.emit(ReasoningDelta, text=chunk.reasoning.reasoning_text)
+                if chunk.content:
+                    self.sink.emit(TextDelta, text=chunk.content)
+            return callback(chunk) if callback is not None else None
+
+        async def tell_async(chunk: StreamingChunk) -> None:
+            if inspect.isawaitable(answer := tell(chunk)):
+                await answer
+            if ready is not None:
+                await ready()
+
+        if self._is_async and hasattr(self.settings.generator, "run_async"):
+            return tell_async
+        return cast("StreamingCallbackT", tell)
 
     def _generation_kwargs(self, effect: CallModel, share: Grant) -> dict[str, Any] | None:
         """The run's settings, held to its limits."""
@@ -452,6 +488,8 @@ class Performer:
             most = limited[name] = effect.summary_words * _TOKENS_PER_WORD
         if effect.raises_output:
             most = limited[name] = max(_RAISED_OUTPUT, 4 * (most or 0))
+        if self._listener is not None:
+            limited["stream"] = True
         if share.output_tokens is not None:
             limited[name] = min(share.output_tokens, most or share.output_tokens)
         if share.seconds is not None and isinstance(self.settings.generator, MetaLlamaChatGenerator):
@@ -461,9 +499,9 @@ class Performer:
             )
         return {**(given or {}), **limited} if limited else given
 
-    def _listening(self, effect: CallModel, *, is_async: bool) -> _Listener | None:
+    def _listening(self, effect: CallModel) -> _Listener | None:
         """What hears of the reply that is asked for; None for one that isn't streamed."""
-        if effect.summary_words is not None or self.settings.streaming_callback is None:
+        if effect.summary_words is not None or not self._streams:
             return None
         if not isinstance(self.settings.generator, MetaLlamaChatGenerator):
             return None
@@ -479,7 +517,8 @@ class Performer:
             )
 
         batch = self._batch_of((), tools)
-        return _Listener(self.sink, EarlyCalls(settings.execution, batch, may_start, is_async=is_async))
+        early = EarlyCalls(settings.execution, batch, may_start, is_async=self._is_async)
+        return _Listener(self.sink, early, settings.ready)
 
     def _batch(self, effect: CallTools) -> Batch:
         early = self._listener.early.take(effect.calls) if self._listener is not None else {}
@@ -570,8 +609,11 @@ class Performer:
 class _Listener:
     """Hears of a streamed reply: tells its calls in events, and has them begun early."""
 
-    def __init__(self, sink: EventSink, early: EarlyCalls) -> None:
+    def __init__(
+        self, sink: EventSink, early: EarlyCalls, ready: Callable[[], Awaitable[None]] | None
+    ) -> None:
         self.early = early
+        self._ready = ready
         self._sink = sink
         self.told: set[str | None] = set()
 
@@ -587,7 +629,8 @@ class _Listener:
         return call.id
 
     async def ready(self) -> None:
-        pass
+        if self._ready is not None:
+            await self._ready()
 
 
 def _unheard(chunk: StreamingChunk) -> None:

@@ -25,6 +25,8 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "function_call": "tool_calls",
 }
 
+_TOLD = "_told_in_events"
+
 _CUT_OFF = (
     "The call was cut off by the token limit. Send it again, in smaller parts if its arguments are long."
 )
@@ -130,8 +132,13 @@ class ChunkMaker:
 
         :param delta: What an event added.
         :param reply: The reply so far.
-        :returns: One chunk per kind of content, and one that ends the reply.
+        :returns: One chunk per kind of content, and one that ends the reply; see `is_told`.
         """
+        for chunk in self._chunks(delta, reply):
+            setattr(chunk, _TOLD, True)
+            yield chunk
+
+    def _chunks(self, delta: Delta, reply: Reply) -> Iterator[StreamingChunk]:
         meta: dict[str, Any] = {"model": reply.model}
         if delta.text:
             start, self._text_started = not self._text_started, True
@@ -150,6 +157,16 @@ class ChunkMaker:
             end = {**meta, "finish_reason": delta.finish_reason, "usage": delta.usage}
             reason = _FINISH_REASONS.get(delta.finish_reason or "")
             yield StreamingChunk("", meta=end, component_info=self._info, finish_reason=reason)
+
+
+def is_told(chunk: StreamingChunk) -> bool:
+    """
+    Whether events have told of a chunk: those of our generators, whatever stands between them and the agent.
+
+    :param chunk: Any.
+    :returns: False for a chunk of another generator's.
+    """
+    return hasattr(chunk, _TOLD)
 
 
 def whole(reply: Reply) -> Delta:
