@@ -86,34 +86,27 @@ class Chat:
     :param folder: Its current folder.
     :param url: Of the endpoint.
     :param arguments: Further ones.
-    :param terminal: Whether its streams are a terminal; else they are pipes.
+    :param terminal: Which of its streams are a terminal; the others are pipes.
     """
 
-    def __init__(self, folder: Path, url: str, *arguments: str, terminal: bool = False) -> None:
+    def __init__(self, folder: Path, url: str, *arguments: str, terminal: Sequence[str] = ()) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(HIDDEN)}
         changes = {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "HOME": str(folder), "OPENAI_MAX_RETRIES": "0"}
         command = [sys.executable, "-m", "llama_agent", "chat", "--endpoint", url, *arguments]
-        common: dict[str, Any] = {"cwd": folder, "start_new_session": True}
+        streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         self._shown = b""
-        if terminal:
-            self._ours, theirs = pty.openpty()
-            self.process = subprocess.Popen(
-                command,
-                env={**kept, **changes, "TERM": "xterm"},
-                stdin=theirs,
-                stdout=theirs,
-                stderr=theirs,
-                preexec_fn=_take_terminal,  # so that Ctrl-C becomes a signal
-                **common,
-            )
-            os.close(theirs)
-            self._write_to = self._read_from = self._ours
-        else:
-            self._ours = -1
-            pipe = subprocess.PIPE
-            self.process = subprocess.Popen(
-                command, env={**kept, **changes}, stdin=pipe, stdout=pipe, stderr=pipe, **common
-            )
+        self._ours, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**kept, **changes, "TERM": "xterm"},
+            start_new_session=True,
+            preexec_fn=_take_terminal if terminal else None,  # so that Ctrl-C becomes a signal
+            **{**streams, **dict.fromkeys(terminal, theirs)},
+        )
+        os.close(theirs)
+        self._write_to = self._read_from = self._ours
+        if not terminal:
             assert self.process.stdin is not None and self.process.stdout is not None
             self._write_to, self._read_from = self.process.stdin.fileno(), self.process.stdout.fileno()
 
@@ -122,47 +115,52 @@ class Chat:
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
-        if self._ours >= 0:
-            os.close(self._ours)
-            self.process.wait()
-        else:
-            self.process.communicate()
+        self.process.communicate()
+        os.close(self._ours)
 
     def type(self, text: str | bytes) -> None:
         """Write to it, a text with the end of its line."""
         os.write(self._write_to, text if isinstance(text, bytes) else f"{text}\n".encode())
 
     def until(self, text: str) -> str:
-        """What it shows next, up to a text. Of a process with pipes: on stdout."""
+        """What it shows next, up to a text: on its terminal, if it has one, else on stdout."""
         end = monotonic() + PATIENCE
         while text.encode() not in self._shown:
-            ready, _, _ = select.select([self._read_from], [], [], max(0.0, end - monotonic()))
-            piece = b""
-            with suppress(OSError):  # the process has ended
-                piece = os.read(self._read_from, 4096) if ready else b""
-            assert piece, f"{text!r} was not shown, but {self._shown!r}"
-            self._shown += piece
-        shown, _, rest = self._shown.partition(text.encode())
-        self._shown = rest
+            assert self._read(end - monotonic()), f"{text!r} was not shown, but {self._shown!r}"
+        shown, _, self._shown = self._shown.partition(text.encode())
         return (shown + text.encode()).decode(errors="replace")
+
+    def press_until(self, key: bytes, text: str) -> None:
+        """
+        Press a key, and again after a while of silence, until it shows a text: Python is late to notice
+        a signal that comes just before it reads a line.
+        """
+        end = monotonic() + PATIENCE
+        while text.encode() not in self._shown:
+            assert monotonic() < end, f"{text!r} was not shown, but {self._shown!r}"
+            self.type(key)
+            while text.encode() not in self._shown and self._read(2.0):
+                pass
+        self.until(text)
+
+    def _read(self, seconds: float) -> bool:
+        """Read what it shows within some seconds; False where there is nothing more."""
+        ready, _, _ = select.select([self._read_from], [], [], max(0.0, seconds))
+        piece = b""
+        with suppress(OSError):  # the process has ended
+            piece = os.read(self._read_from, 4096) if ready else b""
+        self._shown += piece
+        return bool(piece)
 
     def ctrl_c(self) -> None:
         """SIGINT to its whole process group, as from a terminal."""
         os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self, rest: bytes | None = None) -> Done:
-        """Close its stdin, after some more lines, and wait for its end."""
+        """Close its stdin, if that is a pipe, after some more lines, and wait for its end."""
         out, err = self.process.communicate(rest, timeout=PATIENCE)
-        return Done(self.process.returncode, (self._shown + out).decode(), err.decode())
-
-    def code(self) -> int:
-        """Wait for its end, and read on meanwhile. On a terminal."""
-        end = monotonic() + PATIENCE
-        with suppress(OSError):
-            while monotonic() < end and self.process.poll() is None:
-                if select.select([self._ours], [], [], 0.1)[0]:
-                    self._shown += os.read(self._ours, 4096)
-        return self.process.wait(max(0.1, end - monotonic()))
+        shown = self._shown if self._read_from != self._ours else b""
+        return Done(self.process.returncode, (shown + (out or b"")).decode(), (err or b"").decode())
 
 
 def _take_terminal() -> None:
@@ -374,49 +372,54 @@ def test_on_a_terminal_answers_stream_and_ctrl_c_stops_the_run_alone(
         stream(said("And then", 20), never, said(" they died.", 20), STOP),
         Reply("Good night."),
     )
-    with Chat(folder, endpoint.url, "--tools", "tools.py", terminal=True) as chat:
+    whole = ("stdin", "stdout", "stderr")
+    with Chat(folder, endpoint.url, "--tools", "tools.py", terminal=whole) as chat:
+        chat.until(">")
         chat.type("A story.")
         chat.until("Once upon")
         assert not seen.is_open
         seen.open()
         chat.until("a time.")
+        chat.until(">")
         chat.type("Another.")
         chat.until("And then")
         chat.type(CTRL_C)
         assert endpoint.wait_for_disconnect(PATIENCE)
         assert not never.is_open
         chat.until("interrupted")
+        chat.until(">")
         chat.type("Sleep well.")
         assert endpoint.wait_for_requests(3, PATIENCE)
         chat.until("Good night.")
+        chat.until(">")
+        chat.press_until(CTRL_C, ">")  # at the prompt there is nothing to stop
         chat.type(CTRL_D)
-        assert chat.code() == 0
+        assert chat.end().code == 0
     third = conversation(endpoint.requests[2])
     assert third[:2] == [("user", "A story."), ("assistant", "Once upon a time.")]
     assert third[-1] == ("user", "Sleep well.")
 
 
-def test_on_a_terminal_ctrl_c_at_the_prompt_ends_nothing_and_one_is_asked(
+def test_on_a_terminal_one_is_asked_though_the_answers_go_elsewhere(
     folder: Path, endpoint: GatedEndpoint, tmp_path: Path
 ) -> None:
-    kept, gone = tmp_path / "kept", tmp_path / "gone"
-    kept.touch()
-    gone.touch()
-    for path, answer in ((kept, "It stays."), (gone, "It is gone.")):
-        endpoint.script(Reply(calls=[("delete", {"path": str(path)})]), Reply(answer))
-    with Chat(folder, endpoint.url, "--tools", "tools.py", terminal=True) as chat:
-        chat.type("Delete kept.")
-        chat.until("[y/N]")
-        chat.type("n")
-        chat.until("It stays.")
-        chat.type(CTRL_C)
-        chat.type("Delete gone.")
-        chat.until("[y/N]")
-        chat.type("y")
-        chat.until("It is gone.")
-        assert (kept.exists(), gone.exists()) == (True, False)
+    files = [tmp_path / name for name in ("refused", "interrupted", "gone")]
+    for path in files:
+        path.touch()
+    calls = [Reply(calls=[("delete", {"path": str(path)})]) for path in files]
+    endpoint.script(calls[0], Reply("It stays."), calls[1], calls[2], Reply("It is gone."))
+    asking = ("stdin", "stderr")  # as in `llama-agent chat > answers`
+    with Chat(folder, endpoint.url, "--tools", "tools.py", terminal=asking) as chat:
+        for answer in (b"n\n", CTRL_C, b"y\n"):
+            chat.type("Delete it.")
+            chat.until("[y/N]")
+            chat.type(answer)
+            if answer == CTRL_C:
+                chat.until("interrupted")
         chat.type("/exit")
-        assert chat.code() == 0
+        done = chat.end()
+    assert [path.exists() for path in files] == [True, True, False]
+    assert done == Done(0, "It stays.\nIt is gone.\n", "")
 
 
 def test_ctrl_c_in_the_midst_of_a_tool_leaves_a_whole_conversation(
