@@ -16,7 +16,7 @@ from llama_agent.errors import ConfigurationError, LlamaAgentError, RunInterrupt
 if TYPE_CHECKING:
     from llama_agent.loop.state import RunResult
 
-_EARLY = ("length", "mistakes", "repeating", "no_answer")
+_EARLY = ("length", "mistakes", "repeating", "no_answer", "no_output")
 """Endings of a run that got somewhere, though not to its end."""
 
 
