@@ -771,6 +771,28 @@ def test_who_leaves_an_async_stream_ends_the_run(endpoint: GatedEndpoint, where:
     assert new_threads(before) == []
 
 
+@pytest.mark.parametrize("who", ["listener", "another thread"])
+def test_others_may_close_a_stream_that_is_being_taken(endpoint: GatedEndpoint, who: str) -> None:
+    endpoint.script(stream(said("It is 5."), Gate(), STOP))
+    taken: list[Event] = []
+
+    def listen(happened: Event) -> None:
+        if isinstance(happened, TextDelta):
+            closer.start() if who == "another thread" else running.close()
+
+    with agent_on(endpoint, []) as agent:
+        running = agent.stream("go", on_event=listen)
+        closer = threading.Thread(target=running.close)
+        taker = threading.Thread(target=lambda: taken.extend(running), daemon=True)
+        taker.start()
+        taker.join(PATIENCE / 2)
+        assert not taker.is_alive(), "it waits for itself"
+        assert running.result is not None
+        assert running.result.stop_reason == "cancelled"
+    if who == "another thread":
+        closer.join()
+
+
 def test_an_async_stream_that_is_forgotten_ends_the_run(endpoint: GatedEndpoint) -> None:
     held = Held(endpoint, "async tool")
 
