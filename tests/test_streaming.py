@@ -934,7 +934,7 @@ def test_a_slow_consumer_gets_everything(endpoint: GatedEndpoint) -> None:
 # Ctrl-C.
 
 PROGRAM = """
-import os, sys, threading, time
+import os, sys, threading, time, traceback
 from llama_agent import Agent, MetaLlamaChatGenerator, RunInterrupted, TextDelta, ToolStarted
 
 def say(*words):
@@ -946,8 +946,10 @@ def hang() -> str:
 
 def tell_when_it_waits(main):
     # Ctrl-C in the midst of the loop's body would be the caller's own.
-    while sys._current_frames()[main].f_code.co_name != "wait":
+    names = []
+    while names[:1] != ["wait"] or "__next__" not in names:
         time.sleep(0.01)
+        names = [frame.f_code.co_name for frame, _ in traceback.walk_stack(sys._current_frames()[main])]
     say("there")
 
 generator = MetaLlamaChatGenerator(api_base_url=sys.argv[1], model="m", max_retries=0, timeout=60)
