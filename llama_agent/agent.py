@@ -24,7 +24,7 @@ from haystack.tools.toolset import Toolset
 from llama_agent.arguments import nearest
 from llama_agent.cancel import CancelToken, check_token, current_cancel, ended_by, joined
 from llama_agent.errors import ConfigurationError, ToolDefinitionWarning
-from llama_agent.events import EventSink, OnEvent
+from llama_agent.events import EventSink, OnEvent, current_sink
 from llama_agent.haystack_compat import render_prompt_messages
 from llama_agent.loop.drivers import drive, drive_async
 from llama_agent.loop.flow import LoopPolicy, agent_flow
@@ -34,6 +34,7 @@ from llama_agent.loop.state import RunResult, RunState
 from llama_agent.model.generator import MetaLlamaChatGenerator
 from llama_agent.model.retry import RetryPolicy, check_policy
 from llama_agent.performer import Performer, RunSettings
+from llama_agent.streaming import AsyncRunStream, Channel, RunStream
 from llama_agent.tool_names import check_tool_names
 from llama_agent.tool_sizes import ASSUMED_WINDOW, size_warning
 from llama_agent.tooling.approval import Approval
@@ -94,6 +95,7 @@ class Agent(HaystackAgent):
         retry: RetryPolicy | None = None,
         limits: Limits | None = None,
         tool_timeout: float | None = None,
+        eager_start: bool = True,
     ) -> None:
         """
         Configure an agent; nothing is opened before the first run.
@@ -124,6 +126,9 @@ class Agent(HaystackAgent):
         :param limits: How much a run may use, see `Limits`. At a limit the model is asked once more, without
             tools, for the best answer; also at `max_agent_steps`.
         :param tool_timeout: Seconds for each call of a tool that has no `timeout` of its own; see `tool`.
+        :param eager_start: While a reply is streamed, begin calls of `read_only` tools as soon as each is
+            complete, behind others that were begun so too. Not where a `before_tool` hook or an approval has
+            a say, or a tool uses the run's State.
         :raises ConfigurationError: A tool can't be made of something in `tools`, or a number is out of range.
         :raises ValueError: Haystack's own checks of prompts, state schema and hooks.
         """
@@ -174,6 +179,7 @@ class Agent(HaystackAgent):
         self.retry = retry
         self.limits = _checked_limits(limits) or Limits()
         self.tool_timeout = tool_timeout
+        self.eager_start = eager_start
         self._execution = Execution()
         self._sizes_told = False
 
@@ -297,6 +303,74 @@ class Agent(HaystackAgent):
                     await drive_async(agent_flow(performer.run, performer.policy), performer.perform_async)
         return performer.result()
 
+    def stream(
+        self,
+        user_message: Messages | None = None,
+        streaming_callback: StreamingCallbackT | None = None,
+        *,
+        on_event: OnEvent | None = None,
+        cancel: CancelToken | None = None,
+        **kwargs: Any,
+    ) -> RunStream:
+        """
+        Run, and give the events as they happen; replies are streamed.
+
+        ```python
+        for event in agent.stream("What is 17 plus 25?"):
+            if isinstance(event, TextDelta):
+                print(event.text, end="", flush=True)
+            elif isinstance(event, RunFinished):
+                print(event.result.usage)
+        ```
+
+        :param user_message: As in `run`.
+        :param streaming_callback: As in `run`; called in the run's own thread.
+        :param on_event: As in `run`; likewise.
+        :param cancel: As in `run`.
+        :param kwargs: As in `run`.
+        :returns: The events; see `RunStream` for their order. The run begins when the first is asked for, in
+            a thread of its own. Leaving early cancels it.
+        :raises ConfigurationError: `cancel` or `on_event` is something else.
+        """
+        check_token(cancel)
+        _check_listener(on_event)
+
+        def run(channel: Channel, token: CancelToken) -> RunResult:
+            return self.run(user_message, streaming_callback, on_event=channel, cancel=token, **kwargs)
+
+        return RunStream(run, cancel, on_event)
+
+    def stream_async(
+        self,
+        user_message: Messages | None = None,
+        streaming_callback: StreamingCallbackT | None = None,
+        *,
+        on_event: OnEvent | None = None,
+        cancel: CancelToken | None = None,
+        **kwargs: Any,
+    ) -> AsyncRunStream:
+        """
+        Run on the running event loop, and give the events as they happen; replies are streamed.
+
+        :param user_message: As in `run`.
+        :param streaming_callback: As in `run_async`.
+        :param on_event: As in `run`.
+        :param cancel: As in `run`.
+        :param kwargs: As in `run`.
+        :returns: The events, for `async for`; see `RunStream` for their order. The run waits for whoever
+            takes them. Leave early by `async with` or `aclose()`.
+        :raises ConfigurationError: As `stream`.
+        """
+        check_token(cancel)
+        _check_listener(on_event)
+
+        async def run(channel: Channel, token: CancelToken) -> RunResult:
+            return await self.run_async(
+                user_message, streaming_callback, on_event=channel, cancel=token, **kwargs
+            )
+
+        return AsyncRunStream(run, cancel, on_event)
+
     def close(self) -> None:
         """Release the generator, the tools, the hooks, and the thread that async tools of sync runs use."""
         super(Agent, self).close()  # noqa: UP008
@@ -346,6 +420,7 @@ class Agent(HaystackAgent):
         data["init_parameters"]["retry"] = asdict(self.retry) if self.retry else None
         data["init_parameters"]["limits"] = asdict(self.limits) if self.limits != Limits() else None
         data["init_parameters"]["tool_timeout"] = self.tool_timeout
+        data["init_parameters"]["eager_start"] = self.eager_start
         return data
 
     @classmethod
@@ -447,8 +522,7 @@ class Agent(HaystackAgent):
     ) -> Performer:
         check_not_in_import()
         self._check_names(values)
-        if inspect.iscoroutinefunction(on_event):
-            raise ConfigurationError("on_event must be a plain function: it is called, not awaited")
+        _check_listener(on_event)
         try:
             selected = self._select_tools(offered)
         except ValueError as error:
@@ -512,19 +586,28 @@ class Agent(HaystackAgent):
             slots=Slots(self.tool_concurrency_limit, current_place()),
             tool_timeout=self.tool_timeout,
             big_results=big_results,
+            eager_start=self.eager_start,
+            ready=on_event.ready if isinstance(on_event, Channel) else None,
         )
+        streams = isinstance(on_event, Channel)
+        sink = EventSink(run.run_id, on_event, above=current_sink(), streams=streams)
 
         def with_reader() -> Sequence[Tool]:
             tools = tools_now()
             return [*tools, *big_results.tools({tool.name for tool in tools})]
 
-        return Performer(run, policy, settings, EventSink(run.run_id, on_event), with_reader)
+        return Performer(run, policy, settings, sink, with_reader)
 
 
 def _checked_limits(limits: object) -> Limits | None:
     if limits is not None and not isinstance(limits, Limits):
         raise ConfigurationError(f"limits must be Limits(...), not {limits!r}")
     return limits
+
+
+def _check_listener(on_event: object) -> None:
+    if inspect.iscoroutinefunction(on_event):
+        raise ConfigurationError("on_event must be a plain function: it is called, not awaited")
 
 
 def _as_messages(given: Messages | None) -> list[ChatMessage]:

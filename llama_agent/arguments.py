@@ -33,6 +33,9 @@ WITHHELD = "withheld"
 WithheldBy: TypeAlias = Literal["limit", "turn", "repeat"]
 """The run's limits; its tool can't be called in this turn; the same call has been made too often."""
 
+SUMMARY = "summary"
+"""In a user message's `meta`: it stands for earlier steps, and nobody but the model wrote it."""
+
 _SHOWN = 120
 _LINES = 10
 _LINE_CHARACTERS = 400

@@ -13,10 +13,14 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from copy import deepcopy
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llama_agent.logs import logger_of
+
+if TYPE_CHECKING:
+    from llama_agent.loop.state import RunResult
 
 logger = logger_of(__name__)
 
@@ -41,7 +45,14 @@ class Event:
 
         :returns: Its fields, and its class name under `type`.
         """
-        return {"type": type(self).__name__, **asdict(self)}
+        said: dict[str, Any] = {"type": type(self).__name__}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Event):
+                said[each.name] = value.to_dict()
+            elif each.name != "result" or isinstance(value, str):
+                said[each.name] = deepcopy(value)
+        return said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +91,25 @@ class TextSuperseded(Event):
     """
     A stream broke, and the reply is asked for again: what came of it no longer counts.
 
+    Its calls don't count either; what was begun for them is used when they come again.
+
     :param characters: How many of text, at the end of what the `TextDelta`s gave.
     """
 
     characters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCallReceived(Event):
+    """
+    The model has written a tool call to its end; in a streamed reply, more may follow.
+
+    :param arguments: As the model wrote them, not yet checked.
+    """
+
+    tool_name: str
+    call_id: str | None
+    arguments: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +175,13 @@ class ContextCompacted(Event):
     tokens_before: int
     tokens_after: int
     is_summed_up: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandingStarted(Event):
+    """The run has to end, and the model is asked for a last answer. `reason`: the run's `stop_reason`."""
+
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,10 +303,28 @@ class ToolFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event):
-    """A run ended. `stop_reason`: as in `RunResult`; `steps`: how many it took."""
+    """
+    A run ended: the last of its events.
+
+    :param stop_reason: As in `RunResult`.
+    :param steps: How many it took.
+    :param result: What the run gives back; not part of `to_dict`.
+    """
 
     stop_reason: str
     steps: int
+    result: RunResult | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubAgentEvent(Event):
+    """
+    Something happened in the run of another agent that works for this one, in one of its tool calls.
+
+    :param event: With that run's own id and step; itself a `SubAgentEvent` where it has agents of its own.
+    """
+
+    event: Event
 
 
 _DELTAS = (TextDelta, ReasoningDelta)
@@ -288,14 +339,28 @@ class EventSink:
 
     :param run_id: The run.
     :param on_event: Listener. What it raises is logged and doesn't touch the run.
+    :param above: That of the run that this one works for, which gets the events too, as `SubAgentEvent`s.
+    :param streams: Whether the listener wants replies to be streamed.
     """
 
-    def __init__(self, run_id: str, on_event: OnEvent | None = None) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        on_event: OnEvent | None = None,
+        *,
+        above: EventSink | None = None,
+        streams: bool = False,
+    ) -> None:
         self.run_id = run_id
+        self.streams = streams or (above is not None and above.streams)
+        self.wants_deltas = on_event is not None or (above is not None and above.wants_deltas)
         self.step = 0
         self.events: list[Event] = []
+        self.hides_deltas = False
+        """Whether what is being streamed is no part of what the run says."""
         self._is_over = False
         self._on_event = on_event
+        self._above = above
         self._lock = threading.RLock()
 
     def emit(self, kind: Callable[..., Event], **fields: object) -> None:
@@ -308,20 +373,66 @@ class EventSink:
         :param fields: Its fields beside run id, step and time.
         """
         is_delta = any(kind is delta for delta in _DELTAS)
-        if is_delta and self._on_event is None:
+        if is_delta and (not self.wants_deltas or self.hides_deltas):
             return
         event = kind(run_id=self.run_id, step=self.step, time=time.time(), **fields)
         with self._lock:
             if self._is_over:
                 return
-            self._is_over = isinstance(event, RunFinished)
             if not is_delta:
                 self.events.append(event)
-            if self._on_event is not None:
-                try:
-                    self._on_event(event)
-                except Exception:
-                    logger.exception("on_event failed for %s; the run goes on", type(event).__name__)
+            self._tell(event)
+        if self._above is not None:
+            self._above.relay(event)
+
+    def finish(self, make_result: Callable[[], RunResult], *, stop_reason: str, steps: int) -> RunResult:
+        """
+        Record the last event, `RunFinished`.
+
+        :param make_result: Makes what the run gives back, of the events so far.
+        :param stop_reason: As in `RunResult`.
+        :param steps: How many it took.
+        :returns: What it made. The listener's event has it; that among the result's events would hold itself.
+        """
+        event = RunFinished(
+            run_id=self.run_id, step=self.step, time=time.time(), stop_reason=stop_reason, steps=steps
+        )
+        with self._lock:
+            if self._is_over:
+                return make_result()
+            self._is_over = True
+            self.events.append(event)
+            result = make_result()
+            self._tell(replace(event, result=result))
+        if self._above is not None:
+            self._above.relay(event)
+        return result
+
+    def relay(self, event: Event) -> None:
+        """
+        Record an event of a run that works for this one.
+
+        :param event: With its own run's id.
+        """
+        outer = SubAgentEvent(run_id=self.run_id, step=self.step, time=event.time, event=event)
+        while isinstance(event, SubAgentEvent):
+            event = event.event
+        with self._lock:
+            if self._is_over:
+                return
+            if not isinstance(event, _DELTAS):
+                self.events.append(outer)
+            self._tell(outer)
+        if self._above is not None:
+            self._above.relay(outer)
+
+    def _tell(self, event: Event) -> None:
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception:
+            logger.exception("on_event failed for %s; the run goes on", type(event).__name__)
 
 
 _current: ContextVar[EventSink | None] = ContextVar("llama_agent_events", default=None)

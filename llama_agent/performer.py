@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 from haystack.components.generators.chat.types import ChatGenerator
-from haystack.dataclasses import ChatMessage, StreamingCallbackT, StreamingChunk
+from haystack.dataclasses import ChatMessage, StreamingCallbackT, StreamingChunk, ToolCall
 from haystack.hooks.protocol import Hook, HookPoint
 from haystack.tools.tool import Tool
 from haystack.tracing.tracer import Span, tracer
@@ -22,14 +22,16 @@ from llama_agent.errors import ConfigurationError, ContextOverflow, EndpointErro
 from llama_agent.events import (
     ContextCompacted,
     EventSink,
+    LandingStarted,
     LastAnswerFailed,
     ModelReplied,
     ModelRequested,
     NoteAdded,
-    RunFinished,
+    ReasoningDelta,
     RunStarted,
     TextDelta,
     TextSuperseded,
+    ToolCallReceived,
     collecting,
 )
 from llama_agent.haystack_compat import run_hooks, run_hooks_async
@@ -45,20 +47,30 @@ from llama_agent.loop.flow import (
     ReadTools,
     RunHooks,
     TellCompaction,
+    TellLanding,
     TellNote,
 )
 from llama_agent.loop.limits import Budget, Grant, LimitName, Limits, expected_tokens, spending
 from llama_agent.loop.odd_replies import is_answer
 from llama_agent.loop.state import RunResult, RunState, StopReason, token_counts
 from llama_agent.model.generator import MetaLlamaChatGenerator
+from llama_agent.model.replies import is_told
 from llama_agent.model.retry import RetryPolicy, within
 from llama_agent.output_room import shared_output
 from llama_agent.redaction import redact
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.big_results import BigResults
+from llama_agent.tooling.early import EarlyCalls, may_be_early
 from llama_agent.tooling.execution import Batch, Execution, NotCalled, unfinished
 from llama_agent.tooling.slots import Slots
 
+_SHAPING = frozenset(
+    {"response_format", "stop", "n", "grammar", "json_schema", "guided_json", "logprobs", "top_logprobs"}
+    | {"tool_choice", "parallel_tool_calls", "logit_bias", "prediction"}
+)
+"""Settings of a request that say what its reply looks like."""
+_TOKENS_PER_WORD = 4
+"""Of a summary: enough for any language, and for some thinking."""
 _RAISED_OUTPUT = 4096
 """Tokens that a reply may have at least, once one was cut; else four times the usual."""
 
@@ -83,6 +95,8 @@ class RunSettings:
     :param slots: The places of its tool calls.
     :param tool_timeout: Seconds for a call of a tool that has no limit of its own.
     :param big_results: Takes results that are too large for the window.
+    :param eager_start: Whether calls may begin before the reply that they are part of has ended.
+    :param ready: Awaited, in an async run, so that it waits for whoever takes its events.
     """
 
     generator: ChatGenerator
@@ -100,6 +114,8 @@ class RunSettings:
     slots: Slots = field(default_factory=lambda: Slots(4))
     tool_timeout: float | None = None
     big_results: BigResults | None = None
+    eager_start: bool = True
+    ready: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass
@@ -127,6 +143,9 @@ class Performer:
     """Of the run's tools: cancelled whichever way the run is broken off."""
     _upstream: CancelToken | None = field(default=None, init=False)
     _threads: set[Future[Any]] = field(default_factory=set[Future[Any]], init=False)
+    _is_async: bool = field(default=False, init=False)
+    _listener: _Listener | None = field(default=None, init=False)
+    """Hears of the reply that is being streamed, or was last."""
 
     def perform(self, effect: Effect) -> Outcome:
         """
@@ -139,19 +158,11 @@ class Performer:
         self._check_cancelled()
         match effect:
             case CallModel():
-                share = self._granted(effect)
-                if share.limit is not None:
-                    return self._refused(effect, share.limit)
-                for chunk in self._taken_back(effect):
-                    self._show(chunk)
-                with self._settled(effect, share) as call, self._asked(effect, call):
-                    inputs = self._inputs(effect, share)
-                    call.take(cast("Any", self.settings.generator).run(**inputs))
-                for chunk in self._given_back(effect, call):
-                    self._show(chunk)
-                return call.outcome
+                return self._call_model(effect)
             case CallTools():
                 with self._kept(self._batch(effect)) as batch:
+                    if self._listener is not None:
+                        self._listener.early.drop()
                     return self.settings.execution.run(batch)
             case ReadTools():
                 return list(self.read_tools())
@@ -159,6 +170,8 @@ class Performer:
                 return self.sink.emit(NoteAdded, text=text)
             case TellCompaction():
                 return self.sink.emit(ContextCompacted, **asdict(effect))
+            case TellLanding(reason):
+                return self.sink.emit(LandingStarted, reason=reason)
             case RunHooks(point):
                 if point in self.settings.hooks:
                     run_hooks(self.settings.hooks, point, self.run.state)
@@ -173,22 +186,16 @@ class Performer:
         :raises Cancelled: The run's token was cancelled.
         """
         self._check_cancelled()
+        self._is_async = True
+        if self.settings.ready is not None:
+            await self.settings.ready()
         match effect:
             case CallModel():
-                share = self._granted(effect)
-                if share.limit is not None:
-                    return self._refused(effect, share.limit)
-                for chunk in self._taken_back(effect):
-                    await self._show_async(chunk)
-                with self._settled(effect, share) as call, self._asked(effect, call):
-                    inputs = self._inputs(effect, share)
-                    async with asyncio.timeout(share.seconds):
-                        call.take(await self._ask_async(inputs))
-                for chunk in self._given_back(effect, call):
-                    await self._show_async(chunk)
-                return call.outcome
+                return await self._call_model_async(effect)
             case CallTools():
                 with self._kept(self._batch(effect)) as batch:
+                    if self._listener is not None:
+                        await self._listener.early.drop_async()
                     return await self.settings.execution.run_async(batch)
             case ReadTools():
                 return list(self.read_tools())
@@ -196,6 +203,8 @@ class Performer:
                 return self.sink.emit(NoteAdded, text=text)
             case TellCompaction():
                 return self.sink.emit(ContextCompacted, **asdict(effect))
+            case TellLanding(reason):
+                return self.sink.emit(LandingStarted, reason=reason)
             case RunHooks(point):
                 if point in self.settings.hooks:
                     await run_hooks_async(self.settings.hooks, point, self.run.state)
@@ -254,11 +263,49 @@ class Performer:
             # Broken off before they were run, or by a hook: a history has to have an answer to each.
             self.run.record_results([unfinished(call) for call in open_calls], unfinished=len(open_calls))
         self.run.usage = replace(self.run.usage, cost=self.run.spent.cost)
-        self.sink.emit(
-            RunFinished, stop_reason=stop_reason or self.run.stop_reason, steps=self.run.step_count
-        )
         leaked = sum(not thread.done() for thread in list(self._threads))
-        return self.run.result(self.sink.events, stop_reason, leaked_threads=leaked)
+        return self.sink.finish(
+            lambda: self.run.result(self.sink.events, stop_reason, leaked_threads=leaked),
+            stop_reason=stop_reason or self.run.stop_reason,
+            steps=self.run.step_count,
+        )
+
+    def _call_model(self, effect: CallModel) -> Outcome:
+        share = self._granted(effect)
+        if share.limit is not None:
+            return self._refused(effect, share.limit)
+        for chunk in self._taken_back(effect):
+            self._show(chunk)
+        listener = self._listener = self._listening(effect)
+        call = _ModelCall(self.settings.generator)
+        try:
+            with self._settled(effect, share, call), self._asked(effect, call):
+                call.take(cast("Any", self.settings.generator).run(**self._inputs(effect, share)))
+        finally:
+            if listener is not None and not call.has_calls:
+                listener.early.drop()
+        for chunk in self._given_back(effect, call):
+            self._show(chunk)
+        return call.outcome
+
+    async def _call_model_async(self, effect: CallModel) -> Outcome:
+        share = self._granted(effect)
+        if share.limit is not None:
+            return self._refused(effect, share.limit)
+        for chunk in self._taken_back(effect):
+            await self._show_async(chunk)
+        listener = self._listener = self._listening(effect)
+        call = _ModelCall(self.settings.generator)
+        try:
+            with self._settled(effect, share, call), self._asked(effect, call):
+                async with asyncio.timeout(share.seconds):
+                    call.take(await self._ask_async(self._inputs(effect, share)))
+        finally:
+            if listener is not None and not call.has_calls:
+                await listener.early.drop_async()
+        for chunk in self._given_back(effect, call):
+            await self._show_async(chunk)
+        return call.outcome
 
     def _check_cancelled(self) -> None:
         if self._upstream is not None:
@@ -316,13 +363,13 @@ class Performer:
         return self._read + expected_tokens(joined, ())
 
     @contextmanager
-    def _settled(self, effect: CallModel, share: Grant) -> Generator[_ModelCall]:
+    def _settled(self, effect: CallModel, share: Grant, call: _ModelCall) -> Generator[None]:
         """Around a call: what it took is written down; where the time ran out, its outcome is the limit."""
-        budget, call = self.settings.budget, _ModelCall(self.settings.generator)
+        budget = self.settings.budget
         started, model = time.perf_counter(), self._model
         try:
-            with shared_output(share.output_tokens is not None):
-                yield call
+            with shared_output(share.output_tokens is not None), self._hidden(effect):
+                yield
         except BaseException as error:
             budget.settle(model, share, failed=True)
             is_late = share.seconds is not None and time.perf_counter() - started >= share.seconds * 0.99
@@ -330,7 +377,7 @@ class Performer:
                 call.outcome = OutputRefused()
             elif effect.may_overflow and isinstance(error, ContextOverflow):
                 call.outcome = Overflow(error.limit)
-            elif (effect.supersedes or effect.is_summary) and isinstance(error, EndpointError):
+            elif (effect.supersedes or effect.summary_words is not None) and isinstance(error, EndpointError):
                 call.outcome = []  # the reply that was cut stands; a conversation without a summary goes on
             elif (
                 effect.is_last and isinstance(error, Exception) and not isinstance(error, ConfigurationError)
@@ -345,7 +392,7 @@ class Performer:
         if call.is_cut and share.bound_by is not None:
             call.replies[-1].meta[CUT_BY] = share.bound_by
         read, written = call.usage()
-        if budget.counts_input and not effect.is_summary:
+        if budget.counts_input and effect.summary_words is None:
             self._read = (read or share.input_tokens) + written
             self._counted = [*effect.messages, *call.replies]
         budget.settle(
@@ -355,6 +402,15 @@ class Performer:
             written=written,
             seconds=time.perf_counter() - started,
         )
+
+    @contextmanager
+    def _hidden(self, effect: CallModel) -> Generator[None]:
+        """A summary is no part of what the run says."""
+        self.sink.hides_deltas = effect.summary_words is not None
+        try:
+            yield
+        finally:
+            self.sink.hides_deltas = False
 
     @property
     def _model(self) -> str | None:
@@ -370,8 +426,16 @@ class Performer:
         tools = [tool for tool in effect.tools if is_ours or tool.name not in effect.withheld]
         if tools:
             inputs["tools"] = tools
-        if self.settings.streaming_callback is not None and not effect.is_summary:
+        if effect.summary_words is not None:
+            if (own := getattr(self.settings.generator, "streaming_callback", None)) is not None:
+                is_async = inspect.iscoroutinefunction(own)
+                inputs["streaming_callback"] = _unheard_async if is_async else _unheard
+        elif is_ours and self.settings.streaming_callback is not None:
             inputs["streaming_callback"] = self.settings.streaming_callback
+        elif not is_ours and self._streams:
+            inputs["streaming_callback"] = self._telling_callback()
+        if self._listener is not None:
+            inputs["listener"] = self._listener
         if (kwargs := self._generation_kwargs(effect, share)) is not None:
             inputs["generation_kwargs"] = kwargs
         retry = self.settings.retry
@@ -381,16 +445,51 @@ class Performer:
             inputs["retry"] = retry
         return inputs
 
+    @property
+    def _streams(self) -> bool:
+        return self.sink.streams or self.settings.streaming_callback is not None
+
+    def _telling_callback(self) -> StreamingCallbackT:
+        """The run's callback; it tells the chunks of a generator that isn't ours in events."""
+        callback, ready = self.settings.streaming_callback, self.settings.ready
+
+        def tell(chunk: StreamingChunk) -> object:
+            if not is_told(chunk):
+                if chunk.reasoning is not None and chunk.reasoning.reasoning_text:
+                    self.sink.emit(ReasoningDelta, text=chunk.reasoning.reasoning_text)
+                if chunk.content:
+                    self.sink.emit(TextDelta, text=chunk.content)
+            return callback(chunk) if callback is not None else None
+
+        async def tell_async(chunk: StreamingChunk) -> None:
+            if inspect.isawaitable(answer := tell(chunk)):
+                await answer
+            if ready is not None:
+                await ready()
+
+        if self._is_async and hasattr(self.settings.generator, "run_async"):
+            return tell_async
+        return cast("StreamingCallbackT", tell)
+
     def _generation_kwargs(self, effect: CallModel, share: Grant) -> dict[str, Any] | None:
         """The run's settings, held to its limits."""
         given = self.settings.generation_kwargs
         own = cast("dict[str, Any]", getattr(self.settings.generator, "generation_kwargs", None) or {})
+        if effect.summary_words is not None:
+            # What shapes the run's answers would bend a summary.
+            given = {name: value for name, value in (given or {}).items() if name not in _SHAPING}
+            if isinstance(self.settings.generator, MetaLlamaChatGenerator):
+                given |= dict.fromkeys(_SHAPING & own.keys())
         both = {**own, **(given or {})}
         limited: dict[str, Any] = {}
         name = next((n for n in ("max_completion_tokens", "max_tokens") if both.get(n)), "max_tokens")
         most = cast("int | None", both.get(name))
+        if effect.summary_words is not None:
+            most = limited[name] = effect.summary_words * _TOKENS_PER_WORD
         if effect.raises_output:
             most = limited[name] = max(_RAISED_OUTPUT, 4 * (most or 0))
+        if self._listener is not None:
+            limited["stream"] = True
         if share.output_tokens is not None:
             limited[name] = min(share.output_tokens, most or share.output_tokens)
         if share.seconds is not None and isinstance(self.settings.generator, MetaLlamaChatGenerator):
@@ -400,19 +499,49 @@ class Performer:
             )
         return {**(given or {}), **limited} if limited else given
 
+    def _listening(self, effect: CallModel) -> _Listener | None:
+        """What hears of the reply that is asked for; None for one that isn't streamed."""
+        if effect.summary_words is not None or not self._streams:
+            return None
+        if not isinstance(self.settings.generator, MetaLlamaChatGenerator):
+            return None
+        settings, tools = self.settings, {tool.name: tool for tool in effect.tools}
+        is_possible = settings.eager_start and "before_tool" not in settings.hooks
+
+        def may_start(call: ToolCall) -> bool:
+            if not is_possible or call.tool_name in effect.withheld:
+                return False
+            tool = tools.get(call.tool_name)
+            return may_be_early(call, tool, settings.approval) and all(
+                settings.budget.grant_tools([call.tool_name])
+            )
+
+        batch = self._batch_of((), tools)
+        early = EarlyCalls(settings.execution, batch, may_start, is_async=self._is_async)
+        return _Listener(self.sink, early, settings.ready)
+
     def _batch(self, effect: CallTools) -> Batch:
+        early = self._listener.early.take(effect.calls) if self._listener is not None else {}
+        not_called = self._not_called(effect, early)
+        batch = self._batch_of(effect.calls, {tool.name: tool for tool in effect.tools})
+        return replace(
+            batch,
+            not_called=not_called,
+            early={place: call for place, call in early.items() if place not in not_called},
+            streaming_callback=self.settings.streaming_callback,
+            approval=self.settings.approval,
+        )
+
+    def _batch_of(self, calls: Sequence[ToolCall], tools: Mapping[str, Tool]) -> Batch:
         settings = self.settings
         return Batch(
-            calls=effect.calls,
-            tools={tool.name: tool for tool in effect.tools},
+            calls=calls,
+            tools=tools,
             state=self.run.state,
             limit=settings.concurrency_limit,
-            streaming_callback=settings.streaming_callback,
             pass_callback_on=settings.pass_callback_on,
             raise_on_failure=settings.raise_on_failure,
-            approval=settings.approval,
             deps=settings.deps,
-            not_called=self._not_called(effect),
             slots=settings.slots,
             tool_timeout=settings.tool_timeout,
             until=settings.budget.until,
@@ -422,8 +551,8 @@ class Performer:
             big_results=settings.big_results,
         )
 
-    def _not_called(self, effect: CallTools) -> dict[int, NotCalled]:
-        """Calls that aren't to be run, by place."""
+    def _not_called(self, effect: CallTools, early: Collection[int]) -> dict[int, NotCalled]:
+        """Calls that aren't to be run, by place; early ones were granted when they were begun."""
         kept_back: dict[int, NotCalled] = {}
         for place, call in enumerate(effect.calls):
             if call.tool_name in effect.withheld:
@@ -431,7 +560,9 @@ class Performer:
             elif place in effect.beyond:
                 text = f"Tool '{call.tool_name}' was not called: this very call was made too often."
                 kept_back[place] = NotCalled("repeat", text)
-        places = [place for place in range(len(effect.calls)) if place not in kept_back]
+        places = [
+            place for place in range(len(effect.calls)) if place not in kept_back and place not in early
+        ]
         allowed = self.settings.budget.grant_tools([effect.calls[place].tool_name for place in places])
         for place, may in zip(places, allowed, strict=True):
             if not may:
@@ -462,6 +593,10 @@ class Performer:
             yield
             span.set_content_tag("haystack.agent.step.llm.output", {"replies": answer.replies})
         last = answer.replies[-1] if answer.replies else None
+        told = self._listener.told if self._listener is not None else ()
+        for call in (call for reply in answer.replies for call in reply.tool_calls):
+            if call.id is None or call.id not in told:
+                _tell_call(self.sink, call)
         self.sink.emit(
             ModelReplied,
             text=last.text if last else None,
@@ -469,6 +604,45 @@ class Performer:
             finish_reason=cast("str | None", last.meta.get("finish_reason")) if last else None,
             seconds=time.perf_counter() - started,
         )
+
+
+class _Listener:
+    """Hears of a streamed reply: tells its calls in events, and has them begun early."""
+
+    def __init__(
+        self, sink: EventSink, early: EarlyCalls, ready: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        self.early = early
+        self._ready = ready
+        self._sink = sink
+        self.told: set[str | None] = set()
+
+    def begins(self) -> None:
+        self.told = set()
+        self.early.begins()
+
+    def completed(self, call: ToolCall) -> str | None:
+        call = replace(call, id=self.early.known(call) or call.id)
+        self.told.add(call.id)
+        _tell_call(self._sink, call)
+        self.early.offer(call)
+        return call.id
+
+    async def ready(self) -> None:
+        if self._ready is not None:
+            await self._ready()
+
+
+def _unheard(chunk: StreamingChunk) -> None:
+    """A callback for what is nobody's business."""
+
+
+async def _unheard_async(chunk: StreamingChunk) -> None:
+    """Likewise."""
+
+
+def _tell_call(sink: EventSink, call: ToolCall) -> None:
+    sink.emit(ToolCallReceived, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
 
 
 def _is_refused(error: BaseException) -> bool:
@@ -496,6 +670,10 @@ class _ModelCall:
                 f"not {_kind(cast('object', output))}"
             )
         self.replies = self.outcome = list(cast("Sequence[ChatMessage]", replies))
+
+    @property
+    def has_calls(self) -> bool:
+        return any(reply.tool_calls for reply in self.replies)
 
     @property
     def is_cut(self) -> bool:

@@ -32,6 +32,7 @@ from llama_agent import (
     RunResult,
     RunStarted,
     TextDelta,
+    ToolCallReceived,
     ToolFailedError,
     ToolFinished,
     ToolStarted,
@@ -626,6 +627,7 @@ def test_events_tell_the_run_in_order(endpoint: Endpoint, go: Callable[..., RunR
     assert kinds == [
         (RunStarted, 0),
         (ModelRequested, 1),
+        (ToolCallReceived, 1),
         (ModelReplied, 1),
         (ToolStarted, 1),
         (ToolFinished, 1),
@@ -633,7 +635,7 @@ def test_events_tell_the_run_in_order(endpoint: Endpoint, go: Callable[..., RunR
         (ModelReplied, 2),
         (RunFinished, 2),
     ]
-    started, finished = heard[3], heard[4]
+    started, finished = heard[4], heard[5]
     assert isinstance(started, ToolStarted)
     assert isinstance(finished, ToolFinished)
     assert (started.tool_name, started.arguments, started.call_id) == (

@@ -17,8 +17,10 @@ from llama_agent import (
     Agent,
     ContextCompacted,
     ContextOverflow,
+    Event,
     Limits,
     RunResult,
+    TextDelta,
     tool,
 )
 from tests.conftest import Maker
@@ -238,3 +240,74 @@ def test_what_is_streamed_of_a_summary_is_nothing(make: Maker, endpoint: Endpoin
     with Agent(chat_generator=make(), tools=[look_of(400)]) as agent:
         agent.run("Look at all pages.", lambda chunk: shown.append(chunk.content))
     assert not re.search("secret", "".join(shown))
+
+
+def test_nor_is_it_to_the_generators_own_callback_or_in_events(make: Maker, endpoint: Endpoint) -> None:
+    endpoint.script(Always(Narrow(looking(60), sums_up="a secret summary")))
+    shown: list[str] = []
+    heard: list[str] = []
+    generator = make(streaming_callback=lambda chunk: shown.append(chunk.content))
+
+    def listen(event: Event) -> None:
+        heard.append(event.text if isinstance(event, TextDelta) else "")
+
+    with Agent(chat_generator=generator, tools=[look_of(400)]) as agent:
+        agent.run("Look at all pages.", on_event=listen)
+    assert "The last was" in "".join(shown) and "The last was" in "".join(heard)
+    assert "secret" not in "".join(shown) + "".join(heard)
+
+
+@pytest.mark.parametrize("words", [10, 200, 2_000])
+def test_a_summary_takes_the_place_of_the_one_before(go: Go, words: int) -> None:
+    server = Narrow(looking(300), sums_up="word " * words)
+    result = go(server, look_of(400))
+    assert (result.text, result.stop_reason) == ("The last was page 300: word word .", "answered")
+    assert sum("Summary of the earlier" in (message.text or "") for message in result.messages) == 1
+    assert server.summaries < 40
+
+
+def test_a_users_message_that_looks_like_a_summary_stays(make: Maker, endpoint: Endpoint) -> None:
+    endpoint.script(Always(Narrow(looking(100))))
+    task = "Summary of the earlier steps of this task, whose messages were removed:\nLook at all pages."
+    with Agent(chat_generator=make(), tools=[look_of(400)], max_agent_steps=200) as agent:
+        assert agent.run(task).messages[0].text == task
+
+
+def test_what_shapes_the_answers_doesnt_shape_a_summary(make: Maker, endpoint: Endpoint) -> None:
+    asked: list[Request] = []
+    server = Narrow(looking(60))
+
+    def answer(request: Request) -> Item:
+        asked.append(request)
+        return server(request)
+
+    endpoint.script(Always(answer))
+    shaping: dict[str, Any] = {"response_format": {"type": "json_object"}, "stop": ["END"], "seed": 3}
+    generator = make(generation_kwargs=shaping)
+    with Agent(chat_generator=generator, tools=[look_of(400)], max_agent_steps=200) as agent:
+        agent.run("Look at all pages.", generation_kwargs={"n": 1, "temperature": 0.5})
+    summaries = [request.json for request in asked if is_for_summary(request)]
+    assert summaries
+    for body in summaries:
+        assert body.keys().isdisjoint({"response_format", "stop", "n"})
+        assert (body["seed"], body["temperature"]) == (3, 0.5)
+        assert body["max_tokens"] > 0
+    assert all("response_format" in r.json for r in asked if not is_for_summary(r))
+
+
+@pytest.mark.parametrize("says", [True, False], ids=["says its window", "doesn't say its window"])
+@pytest.mark.parametrize("size", [5_500, 60_000])
+def test_the_last_results_are_shortened_where_nothing_else_is_left(go: Go, says: bool, size: int) -> None:
+    # Nobody knows the window beforehand, and each result is let through for one of 8,000 tokens or more.
+    server = Narrow(looking(3), says=says)
+    look = tool(max_result_chars=100_000)(look_of(size).target)
+    result = go(server, look)
+    assert (result.text, result.stop_reason) == ("The last was page 3: word word wo.", "answered")
+    assert result["step_count"] == 4
+
+
+def test_a_request_that_cant_be_made_smaller_is_sent_once(go: Go) -> None:
+    server = Narrow(looking(3))
+    with pytest.raises(ContextOverflow):
+        go(server, look_of(10), system_prompt="word " * 5_000)
+    assert server.refused == 1

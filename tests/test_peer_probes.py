@@ -225,14 +225,32 @@ def test_a_tool_that_raises_is_told_and_the_run_goes_on(ask: Ask) -> None:
     assert answered(result) == ("It failed.", "answered")
 
 
-def test_a_result_of_two_megabytes_stays_whole_where_nobody_bounds_it(ask: Ask, endpoint: Endpoint) -> None:
-    @tool
+def test_a_result_of_two_megabytes_stays_whole_where_the_tool_lets_it(ask: Ask, endpoint: Endpoint) -> None:
+    @tool(max_result_chars=BIG)
     def read() -> str:
         """Read the file."""
         return "x" * BIG
 
     ask(Reply(calls=[("read", {})]), FIVE, tools=[read])
     assert endpoint.requests[1].messages[-1]["content"] == "x" * BIG
+
+
+def test_a_result_of_two_megabytes_can_be_read_in_parts_where_nobody_bounds_it(ask: Ask) -> None:
+    lines = [f"{number:099}\n" for number in range(BIG // 100)]
+
+    @tool
+    def read() -> str:
+        """Read the file."""
+        return "".join(lines)
+
+    middle = {"id": "result_1", "offset": len(lines) // 2, "lines": 2}
+    result = ask(Reply(calls=[("read", {})]), Reply(calls=[("read_result", middle)]), FIVE, tools=[read])
+    (cut, _), (part, _) = told(result)
+    assert cut.startswith(lines[0])
+    assert cut.endswith(lines[-1])
+    assert len(cut) < 10_000
+    assert part.splitlines(keepends=True)[1:] == lines[10_000:10_002]
+    assert answered(result) == DONE
 
 
 def test_a_result_of_two_megabytes_is_bounded_where_the_tool_says_so(ask: Ask, endpoint: Endpoint) -> None:

@@ -9,7 +9,8 @@ import pytest
 import llama_agent
 
 NAMES = """
-Agent Approval ApprovalRequested CancelToken ConfigurationError ContextCompacted
+Agent Approval ApprovalRequested CancelToken ConfigurationError ContextCompacted LandingStarted
+SubAgentEvent ToolCallReceived
 ContextOverflow EndpointError Event
 FunctionTool LastAnswerFailed Limits NoteAdded ToolCallsRecovered ToolModeChanged register_text_format
 LlamaAgentError MetaLlamaChatGenerator ModelReplied ModelRequested ParameterRefused

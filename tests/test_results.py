@@ -34,6 +34,8 @@ MOST_CHARACTERS = 100_000
 MOST_BYTES = 4096
 MOST_ROWS = 20
 MOST_CELLS = 1000
+ALL = 1_000_000
+"""Characters that a tool's result may have: more than any here, so that no window cuts it."""
 
 
 def giving(value: Any) -> Callable[[], Any]:
@@ -46,22 +48,23 @@ def giving(value: Any) -> Callable[[], Any]:
     return give
 
 
-def text_of(endpoint: Endpoint, value: Any) -> str:
-    """What the model reads of a value, which is also what was sent."""
-    result = call(endpoint, [giving(value)], "give")
+def text_of(endpoint: Endpoint, value: Any, most: int | None = None) -> str:
+    """What the model reads of a value, which is also what was sent. `most`: the tool's `max_result_chars`."""
+    give = giving(value)
+    result = call(endpoint, [give if most is None else tool(max_result_chars=most)(give)], "give")
     assert not failed(result)
     assert result.text == "done"
     assert endpoint.requests[-1].messages[-1]["content"] == told(result)
     return told(result)
 
 
-def json_of(endpoint: Endpoint, value: Any) -> Any:
+def json_of(endpoint: Endpoint, value: Any, most: int | None = None) -> Any:
     """As `text_of`, read as JSON that any language's parser would take."""
 
     def refuse(constant: str) -> None:
         pytest.fail(f"{constant} is no JSON")
 
-    return json.loads(text_of(endpoint, value), parse_constant=refuse)
+    return json.loads(text_of(endpoint, value, most), parse_constant=refuse)
 
 
 # Values of Python's own.
@@ -104,11 +107,17 @@ NOON = datetime(2026, 11, 23, 12, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    "text", ["plain", "", "größer ✓ 日本", "a\nb\t\0", '{"a": 1}', "null", "x" * 200_000], ids=len
+    "text", ["plain", "", "größer ✓ 日本", "a\nb\t\0", '{"a": 1}', "null", "x" * 6_000], ids=len
 )
 def test_a_text_is_left_as_it_is(endpoint: Endpoint, text: str) -> None:
     assert text_of(endpoint, text) == text
     assert text_of(endpoint, Word(text)) == text
+
+
+def test_a_text_that_a_tool_may_give_is_left_as_it_is_however_long(endpoint: Endpoint) -> None:
+    text = "x" * 200_000
+    assert text_of(endpoint, text, ALL) == text
+    assert text_of(endpoint, Word(text), ALL) == text
 
 
 @pytest.mark.parametrize(
@@ -571,7 +580,7 @@ def test_a_long_iterator_stops_and_says_so(endpoint: Endpoint, count: int | None
 
 
 def test_an_iterator_of_long_items_stops_by_size(endpoint: Endpoint) -> None:
-    *items, last = json_of(endpoint, itertools.repeat("x" * 1000))
+    *items, last = json_of(endpoint, itertools.repeat("x" * 1000), ALL)
     assert MOST_CHARACTERS / 2 < sum(map(len, items)) < 1.5 * MOST_CHARACTERS
     assert "stopped" in last
 

@@ -10,7 +10,7 @@ import pytest
 from haystack.dataclasses import ChatMessage, ImageContent, StreamingChunk, TextContent, ToolCall
 from haystack.tools import Tool
 
-from llama_agent import Agent, ContextOverflow, MetaLlamaChatGenerator
+from llama_agent import Agent, ContextOverflow, MetaLlamaChatGenerator, tool
 from tests.commands import llama_agent
 from tests.endpoint import Always, Endpoint, Reply
 from tests.endpoint.dresses import Ollama, worn
@@ -225,17 +225,19 @@ def test_tools_that_are_cut_away_are_noticed_too(ollama: Endpoint, generator: Me
         generator.run([ChatMessage.from_user("Hi")], tools=tools)
 
 
-def test_an_agents_run_ends_with_what_it_had_got_to(
+def test_an_agents_run_goes_on_with_less_of_the_result(
     ollama: Endpoint, generator: MetaLlamaChatGenerator
 ) -> None:
+    @tool(max_result_chars=100_000)
     def read() -> str:
         """Read the book."""
         return PROSE * 200
 
-    ollama.script(Reply(calls=[("read", {})], usage=(100, 5)), Reply("Fine.", usage=(2048, 5)))
-    with Agent(chat_generator=generator, tools=[read]) as agent, pytest.raises(ContextOverflow) as caught:
-        agent.run("Read the book.")
-    assert caught.value.result is not None and caught.value.result.messages[-1].tool_call_results
+    ollama.script(Reply(calls=[("read", {})], usage=(100, 5)), Always(Reply("Fine.", usage=(2048, 5))))
+    with Agent(chat_generator=generator, tools=[read]) as agent:
+        result = agent.run("Read the book.")
+    assert (result.text, result.stop_reason) == ("Fine.", "answered")
+    assert "shortened" in str(ollama.requests[-1].messages[-1]["content"])
 
 
 def test_a_probed_ollama_at_another_address_is_noticed_too() -> None:

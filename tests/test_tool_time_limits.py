@@ -1167,8 +1167,13 @@ def test_a_result_one_character_too_long_is_cut(endpoint: Endpoint) -> None:
     assert text.count("x") <= 100
 
 
-def test_without_a_number_nothing_is_cut(endpoint: Endpoint) -> None:
-    assert said(endpoint, "x" * 200_000, None) == "x" * 200_000
+def test_a_large_number_lets_a_large_result_through(endpoint: Endpoint) -> None:
+    assert said(endpoint, "x" * 200_000, 200_000) == "x" * 200_000
+
+
+def test_without_a_number_a_result_is_cut_only_for_the_window(endpoint: Endpoint) -> None:
+    assert said(endpoint, "x" * 6_000, None) == "x" * 6_000  # a quarter of 8,000 tokens
+    assert "read_result(" in said(endpoint, "x" * 6_001, None)
 
 
 def test_characters_are_counted_and_not_bytes(endpoint: Endpoint) -> None:

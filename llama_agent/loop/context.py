@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from haystack.dataclasses import ChatMessage, ChatRole
 from haystack.tools.tool import Tool
 
+from llama_agent.arguments import SUMMARY
 from llama_agent.loop.limits import expected_tokens
 
 _ANSWER_SHARE = 0.2
@@ -22,21 +23,30 @@ _MOST_FOR_ANSWER = 2_048
 """Tokens kept for the reply: this share of the window, at most so many."""
 _LOW_SHARE = 0.5
 """Of the window: compacted down to this, so that the next compaction is far away."""
-_LAST_STEPS = 3
+KEPT = (3, 1, 0)
+"""
+How many of the last steps stay as they are: fewer where that isn't enough. With none left, the results of the
+last step are cut to the window, but nothing of it goes.
+"""
 _LEAST_PER_MESSAGE = 4
 """Tokens; a server that counts fewer doesn't count the conversation."""
 _SHORT = 200
 """Characters that are left of an old result."""
+_NEWEST_SHARE = 0.5
+"""Of what is aimed at, for the results of the last step."""
 _TRANSCRIPT_SHARE = 0.5
 """Of the window, for what is to be summed up."""
 _PART_CHARACTERS = 600
+_WORTH_IT = 0.15
+"""Of the window: what a summary has to stand for, at least, to be asked for."""
+_CHARACTERS_PER_WORD = 10
 SUMMING_UP = (
     "The conversation gets too long, so its older part is replaced by a summary. Write it, in at most "
     "{words} words, for yourself to go on with: what was asked, what was done and found out (with names, "
     "numbers and ids that may still be needed), and what is left to do. This is the older part:\n\n"
     "{transcript}"
 )
-SUMMARY = "Summary of the earlier steps of this task, whose messages were removed:\n"
+INTRODUCTION = "Summary of the earlier steps of this task, whose messages were removed:\n"
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,11 @@ class Room:
         return (self.low + self.most) // 2
 
     @property
+    def words(self) -> int:
+        """Words that a summary may have."""
+        return max(50, min(400, self.window // 20))
+
+    @property
     def low(self) -> int:
         """Tokens that a conversation is brought down to."""
         return int(self.window * _LOW_SHARE)
@@ -81,93 +96,121 @@ def tokens_of(messages: Sequence[ChatMessage], tools: Sequence[Tool], counted: i
     return expected_tokens(messages, tools)
 
 
-def old_part(messages: Sequence[ChatMessage]) -> tuple[int, int]:
+def old_part(messages: Sequence[ChatMessage], keep: int) -> tuple[int, int]:
     """
     The messages that may go.
 
     :param messages: The conversation.
+    :param keep: How many of the last steps stay.
     :returns: Where they begin and end; the same place twice when there are none.
     """
     replies = [place for place, message in enumerate(messages) if message.is_from(ChatRole.ASSISTANT)]
-    if len(replies) <= _LAST_STEPS:
+    if len(replies) <= keep:
         return 0, 0
-    return replies[0], replies[-_LAST_STEPS]
+    start = replies[0]
+    while start and SUMMARY in messages[start - 1].meta:
+        start -= 1  # what stands for still older ones
+    return start, replies[-keep] if keep else len(messages)
 
 
-def shortened(messages: Sequence[ChatMessage], too_many: int) -> tuple[list[ChatMessage], int]:
+def has_old_part(messages: Sequence[ChatMessage], keep: int) -> bool:
+    """
+    Whether anything of a conversation may go.
+
+    :param messages: The conversation.
+    :param keep: How many of the last steps stay.
+    :returns: False for one that is all task and last steps, and for results that are short already.
+    """
+    start, end = old_part(messages, keep)
+    if keep:
+        return start < end
+    return any(_short(message, _SHORT) is not None for message in messages[start:end])
+
+
+def shortened(
+    messages: Sequence[ChatMessage], too_many: int, room: Room, keep: int
+) -> tuple[list[ChatMessage], int]:
     """
     A conversation with the oldest tool results cut short.
 
     :param messages: The conversation.
     :param too_many: Tokens that are to go.
+    :param room: The window.
+    :param keep: How many of the last steps stay; of the very last, where it is 0, more is left.
     :returns: It, and the tokens that are still too many.
     """
-    start, end = old_part(messages)
+    start, end = old_part(messages, keep)
+    last = max((i for i, m in enumerate(messages) if m.is_from(ChatRole.ASSISTANT)), default=0)
+    newest = max(_SHORT, int(room.low * _NEWEST_SHARE) * 3 // max(1, end - last - 1)) if keep == 0 else 0
     kept = list(messages)
     for place in range(start, end):
         if too_many <= 0:
             break
-        short = _short(kept[place])
+        short = _short(kept[place], newest if keep == 0 and place > last else _SHORT)
         if short is not None:
             too_many -= expected_tokens([kept[place]], ()) - expected_tokens([short], ())
             kept[place] = short
     return kept, too_many
 
 
-def request_for_summary(messages: Sequence[ChatMessage], room: Room) -> list[ChatMessage] | None:
+def request_for_summary(messages: Sequence[ChatMessage], room: Room, keep: int) -> list[ChatMessage] | None:
     """
     What asks the model to sum the old part up.
 
     :param messages: The conversation.
     :param room: The window.
-    :returns: A conversation of its own; None when there is nothing to sum up.
+    :param keep: How many of the last steps stay.
+    :returns: A conversation of its own; None when there is next to nothing to sum up.
     """
-    start, end = old_part(messages)
-    if start == end:
+    start, end = old_part(messages, keep)
+    if expected_tokens(messages[start:end], ()) < room.window * _WORTH_IT:
         return None
     most = int(room.window * _TRANSCRIPT_SHARE) * 3
     transcript = "\n".join(_line_of(message) for message in messages[max(0, start - 1) : end])
     if len(transcript) > most:
         transcript = f"{transcript[: most // 2]}\n…\n{transcript[-most // 2 :]}"
-    words = max(50, min(400, room.window // 20))
-    return [ChatMessage.from_user(SUMMING_UP.format(words=words, transcript=transcript))]
+    return [ChatMessage.from_user(SUMMING_UP.format(words=room.words, transcript=transcript))]
 
 
-def list_of_steps(messages: Sequence[ChatMessage], room: Room) -> str:
+def list_of_steps(messages: Sequence[ChatMessage], room: Room, keep: int) -> str:
     """
     What stands for a summary where the model gives none.
 
     :param messages: The conversation.
     :param room: The window.
+    :param keep: How many of the last steps stay.
     :returns: The calls of the old part, without their results; the newest where they are many.
     """
-    start, end = old_part(messages)
+    start, end = old_part(messages, keep)
     calls = [f"{c.tool_name}({c.arguments})" for message in messages[start:end] for c in message.tool_calls]
     text = "; ".join(call[:_SHORT] for call in calls)
     return f"These calls were made, whose results are gone: {text[-room.window // 4 :]}"
 
 
-def with_summary(messages: Sequence[ChatMessage], text: str) -> list[ChatMessage]:
+def with_summary(messages: Sequence[ChatMessage], text: str, room: Room, keep: int) -> list[ChatMessage]:
     """
     A conversation whose old part is a summary.
 
     :param messages: The conversation.
-    :param text: The summary.
+    :param text: The summary; a part of one that is too long.
+    :param room: The window.
+    :param keep: How many of the last steps stay.
     :returns: It, with one message in the place of the old part.
     """
-    start, end = old_part(messages)
-    return [*messages[:start], ChatMessage.from_user(SUMMARY + text), *messages[end:]]
+    start, end = old_part(messages, keep)
+    text = INTRODUCTION + text[: room.words * _CHARACTERS_PER_WORD]
+    return [*messages[:start], ChatMessage.from_user(text, meta={SUMMARY: True}), *messages[end:]]
 
 
-def _short(message: ChatMessage) -> ChatMessage | None:
-    """A tool message in short; None when it is no tool message, or short already."""
+def _short(message: ChatMessage, most: int) -> ChatMessage | None:
+    """A tool message with so many characters; None when it is no tool message, or short already."""
     results = message.tool_call_results
     if len(results) != 1:
         return None
     text = str(results[0].result)
-    if len(text) <= _SHORT * 2:
+    if len(text) <= most + _SHORT:
         return None
-    note = f"{text[:_SHORT]}… [an old result, shortened: {len(text):,} characters]"
+    note = f"{text[:most]}… [an old result, shortened: {len(text):,} characters]"
     return ChatMessage.from_tool(
         note, origin=results[0].origin, error=results[0].error, meta=dict(message.meta)
     )
@@ -178,4 +221,4 @@ def _line_of(message: ChatMessage) -> str:
     parts += [f"calls {call.tool_name}({call.arguments})" for call in message.tool_calls]
     parts += [f"{part.origin.tool_name} gave: {part.result}" for part in message.tool_call_results]
     text = " ".join(part for part in parts if part)
-    return f"{message.role.value}: {text[:_PART_CHARACTERS]}"
+    return f"{message.role.value}: {text if SUMMARY in message.meta else text[:_PART_CHARACTERS]}"

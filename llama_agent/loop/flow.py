@@ -16,7 +16,15 @@ from haystack.hooks.protocol import HookPoint
 from haystack.tools.tool import Tool
 
 from llama_agent.arguments import WITHHELD
-from llama_agent.loop.context import Room, list_of_steps, request_for_summary, shortened, with_summary
+from llama_agent.loop.context import (
+    KEPT,
+    Room,
+    has_old_part,
+    list_of_steps,
+    request_for_summary,
+    shortened,
+    with_summary,
+)
 from llama_agent.loop.limits import LimitName
 from llama_agent.loop.mistakes import MISTAKEN, Mistakes
 from llama_agent.loop.odd_replies import MOST_NOTES, is_answer, is_cut, note_on
@@ -30,8 +38,6 @@ LIMITED = (
     "with what you know, and say what is missing."
 )
 
-_MOST_OVERFLOWS = 3
-"""Requests that are too long, after which there is no more to be done."""
 LANDING_NOTES = {"mistakes": MISTAKEN, "repeating": CIRCLING}
 """What a model is told that has to answer without tools, by what went wrong too often."""
 
@@ -44,8 +50,8 @@ class CallModel:
     `withheld`: tools that aren't on offer in this turn; `is_last`: whether it is the last answer, within what
     was kept for it; `note`: the message that asks for it; `raises_output`: whether it may be longer than
     usual, since one was cut; `supersedes`: replies that were shown and don't count, unless it fails;
-    `is_summary`: whether it is about the run, and no part of it; `may_overflow`: whether a request that is
-    too long has the outcome `Overflow`, and not an exception.
+    `summary_words`: how long a summary of the run it asks for, which is no part of it; `may_overflow`:
+    whether a request that is too long has the outcome `Overflow`, and not an exception.
     """
 
     messages: Sequence[ChatMessage]
@@ -55,7 +61,7 @@ class CallModel:
     note: str = ""
     raises_output: bool = False
     supersedes: Sequence[ChatMessage] = ()
-    is_summary: bool = False
+    summary_words: int | None = None
     may_overflow: bool = False
 
 
@@ -102,6 +108,13 @@ class TellCompaction:
 
 
 @dataclass(frozen=True)
+class TellLanding:
+    """Effect: tell whoever watches that the run has to end, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class RunHooks:
     """Effect: run the hooks of a point. Its outcome is the change that they made to the state."""
 
@@ -113,7 +126,7 @@ class ReadTools:
     """Effect: see which tools are on offer now: a dynamic toolset may have changed. Outcome: the tools."""
 
 
-Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools | TellNote | TellCompaction
+Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools | TellNote | TellCompaction | TellLanding
 Outcome: TypeAlias = list[ChatMessage] | list[Tool] | LimitName | Overflow | OutputRefused | None
 Flow: TypeAlias = Generator[Effect, Outcome, None]
 
@@ -226,44 +239,48 @@ def call_in_room(
     :returns: The replies; the limit that forbids them; or that they may not be longer than usual.
     """
     window = run.window or policy.window
-    if window is not None and run.tokens_for(call.tools) > Room(window).most:
-        yield from make_room(run, policy, call.tools, Room(window))
-    for attempt in range(1, _MOST_OVERFLOWS + 1):
-        may_overflow = attempt < _MOST_OVERFLOWS
-        outcome = yield replace(call, messages=run.messages, may_overflow=may_overflow)
+    for keep in KEPT:
+        if window is not None and run.tokens_for(call.tools) > Room(window).most:
+            yield from make_room(run, call.tools, Room(window), keep)
+    for attempt, keep in enumerate(KEPT, start=1):
+        if not has_old_part(run.messages, keep):
+            continue
+        outcome = yield replace(call, messages=run.messages, may_overflow=True)
         if not isinstance(outcome, Overflow):
             return cast("list[ChatMessage] | LimitName | OutputRefused", outcome)
         # What the server says; else it is smaller than what was just sent, by who knows how much.
         run.counted = 0  # whatever was counted, it is too much
         sent = run.tokens_for(call.tools)
         run.window = outcome.window or min(run.window or policy.window or sent, sent)
-        yield from make_room(run, policy, call.tools, Room(run.window), share=1 / attempt)
-    raise AssertionError("the last attempt returns or raises")
+        yield from make_room(run, call.tools, Room(run.window), keep, share=1 / attempt)
+    outcome = yield replace(call, messages=run.messages)
+    return cast("list[ChatMessage] | LimitName | OutputRefused", outcome)
 
 
 def make_room(
-    run: RunState, policy: LoopPolicy, tools: Sequence[Tool], room: Room, *, share: float = 1.0
+    run: RunState, tools: Sequence[Tool], room: Room, keep: int, *, share: float = 1.0
 ) -> Generator[Effect, Outcome, None]:
     """
     Shorten the conversation: old tool results first; when that isn't enough, the model sums old steps up.
 
     :param run: The run so far.
-    :param policy: The agent's rules.
     :param tools: Tools on offer.
     :param room: The window.
+    :param keep: How many of the last steps stay as they are.
     :param share: Of what is aimed at: less of it after a request that was too long all the same.
     """
     before = run.tokens_for(tools)
     low, enough = int(room.low * share), int(room.enough * share)
-    messages, too_many = shortened(run.messages, before - low)
-    request = request_for_summary(messages, room) if low + too_many > enough else None
+    messages, too_many = shortened(run.messages, before - low, room, keep)
+    wants_summary = keep > 0 and low + too_many > enough
+    request = request_for_summary(messages, room, keep) if wants_summary else None
     if request is not None:
-        outcome = yield CallModel(request, (), is_summary=True)
+        outcome = yield CallModel(request, (), summary_words=room.words)
         replies = cast("list[ChatMessage]", outcome) if isinstance(outcome, list) else []
         if replies:
             run.record_usage(replies, is_part=False)
         text = (replies[-1].text or "").strip() if replies else ""
-        messages = with_summary(messages, text or list_of_steps(messages, room))
+        messages = with_summary(messages, text or list_of_steps(messages, room, keep), room, keep)
     run.replace_messages(messages)
     if (after := run.tokens_for(tools)) < before:
         yield TellCompaction(before, after, is_summed_up=request is not None)
@@ -368,6 +385,7 @@ def land(run: RunState, policy: LoopPolicy, reason: str, note: str) -> Generator
     """
     run.mistakes, run.repeats, run.withheld = Mistakes(), Repeats(), frozenset()
     if policy.lands:
+        yield TellLanding(reason)
         request = ChatMessage.from_user(note)
         run.state.set("messages", [request])
         yield RunHooks("before_llm")

@@ -106,8 +106,13 @@ class RunResult(dict[str, Any]):
         self.run_id = run_id
         self.stop_reason: StopReason = stop_reason
         self.usage = usage
-        self.events = tuple(events)
+        self._events = events
         self.leaked_threads = leaked_threads
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """What happened, but for deltas; to the last, `RunFinished`."""
+        return tuple(self._events)
 
     @property
     def messages(self) -> list[ChatMessage]:
@@ -263,7 +268,7 @@ class RunState:
             sent, answered = token_counts(counts)
             given, received = given + sent, received + answered
             if is_part:
-                self.state.set("context_tokens", sent + answered)
+                self.state.set("context_tokens", reply.meta.get("context_tokens") or sent + answered)
         self.state.set("token_usage", total)
         self.usage = replace(
             self.usage,

@@ -120,6 +120,8 @@ class UsageSum:
     """Token counts over the requests of one call."""
 
     total: Json = field(default_factory=Json)
+    largest: int = 0
+    """Tokens of the request that took the most, its reply included."""
 
     def add(self, usage: Json) -> None:
         """
@@ -130,6 +132,18 @@ class UsageSum:
         for key in ("prompt_tokens", "completion_tokens", "total_tokens"):
             if isinstance(count := usage.get(key), int):
                 self.total[key] = self.total.get(key, 0) + count
+        counts = (usage.get(key) for key in ("prompt_tokens", "completion_tokens"))
+        self.largest = max(self.largest, sum(count for count in counts if isinstance(count, int)))
+
+    def of(self, reply: Reply) -> Reply:
+        """
+        Give a reply the counts.
+
+        :param reply: What came of all the requests.
+        :returns: It.
+        """
+        reply.usage, reply.context_tokens = self.total, self.largest or None
+        return reply
 
 
 def definition_of(tool: Tool, *, strict: bool = False) -> Json:

@@ -18,6 +18,7 @@ from openai import AsyncOpenAI, OpenAI
 from llama_agent.errors import EndpointError, ParameterRefused
 from llama_agent.json_schema import estimated_tokens
 from llama_agent.model.asking import Ask, Fetch
+from llama_agent.model.early_calls import EarlyCalls
 from llama_agent.model.faults import too_slow
 from llama_agent.model.pacing import Pacer, Patience, RateLimit, Ticket
 from llama_agent.model.replies import ChunkMaker, whole
@@ -40,6 +41,7 @@ class Attempts:
     :param limit: How fast the endpoint may be asked; None for as fast as can be.
     :param callback: Given the chunks of streamed replies.
     :param maker: Makes the chunks of this model call.
+    :param early: Told of streamed replies as they come; None where nobody listens.
     """
 
     transport: Transport
@@ -48,6 +50,7 @@ class Attempts:
     limit: RateLimit | None
     callback: StreamingCallbackT | None
     maker: ChunkMaker
+    early: EarlyCalls | None = None
 
     def perform(self, client: OpenAI, effect: Ask | Fetch) -> Answer:
         """
@@ -117,13 +120,15 @@ class Attempts:
         self._show(maker, maker.restart())
         if not request.stream:
             return _read(effect, self.transport.send(client, request))
-        assembler = ReplyAssembler()
+        assembler, early = ReplyAssembler(), self._early(effect)
         reading = effect.text_calls.reading() if effect.text_calls else None
         for delta in self.transport.stream(client, request, assembler):
             shown = _wanted(effect, reading.shown(delta) if reading else delta)
             maker.note(shown)
             if self.callback is not None:
                 self._show(maker, maker.chunks(shown, assembler.reply))
+            if early is not None:
+                early.look(assembler, reading)
         (reply,) = _without_unwanted(effect, [assembler.finish()])
         if reading:
             rest = reading.end(reply)
@@ -151,13 +156,16 @@ class Attempts:
         await self._show_async(maker, maker.restart())
         if not request.stream:
             return _read(effect, await self.transport.send_async(client, request))
-        assembler = ReplyAssembler()
+        assembler, early = ReplyAssembler(), self._early(effect)
         reading = effect.text_calls.reading() if effect.text_calls else None
         async for delta in self.transport.stream_async(client, request, assembler):
             shown = _wanted(effect, reading.shown(delta) if reading else delta)
             maker.note(shown)
             if self.callback is not None:
                 await self._show_async(maker, maker.chunks(shown, assembler.reply))
+            if early is not None:
+                early.look(assembler, reading)
+                await early.listener.ready()
         (reply,) = _without_unwanted(effect, [assembler.finish()])
         if reading:
             rest = reading.end(reply)
@@ -165,6 +173,13 @@ class Attempts:
                 await self._show_async(maker, maker.restart())
             await self._show_async(maker, maker.told(rest, reply))
         return [reply]
+
+    def _early(self, effect: Ask) -> EarlyCalls | None:
+        """Who is told of the reply's calls."""
+        if self.early is None or effect.drops_calls:
+            return None
+        self.early.begins()
+        return self.early
 
     def _show(self, maker: ChunkMaker, chunks: Iterable[StreamingChunk]) -> None:
         with maker.forgotten_on_error():

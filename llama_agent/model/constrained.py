@@ -60,13 +60,13 @@ def constrained(call: ModelCall) -> ModeFlow:
         usage.add(reply.usage)
         called = CallText(name=tool.name, arguments=reply.text or "")
         finish_reason = "tool_calls" if reply.finish_reason == "stop" else reply.finish_reason
-        return [Reply(calls=[called], finish_reason=finish_reason, usage=usage.total, model=reply.model)]
+        return [usage.of(Reply(calls=[called], finish_reason=finish_reason, model=reply.model))]
     fields = {key: value for key, value in call.fields.items() if key != "tool_choice"}
     replies = yield Ask(
         WireRequest(fields, conversation, stream=call.stream), call.text_calls(), call.tool_choice == "none"
     )
     usage.add(replies[0].usage)
-    replies[0].usage = usage.total
+    usage.of(replies[0])
     return replies
 
 

@@ -40,6 +40,7 @@ from llama_agent.model.asking import Ask, Fetch, ModeFlow, ModelCall, Switch, Te
 from llama_agent.model.attempts import Answer, Attempts
 from llama_agent.model.clients import Clients
 from llama_agent.model.constrained import constrained
+from llama_agent.model.early_calls import EarlyCalls, ReplyListener
 from llama_agent.model.encoding import MessageEncoder
 from llama_agent.model.modes import adaptive, native, prompted
 from llama_agent.model.pacing import RateLimit, check_rate_limit
@@ -222,6 +223,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         tools_strict: bool | None = None,
         retry: RetryPolicy | None = None,
         withheld: Collection[str] = (),
+        listener: ReplyListener | None = None,
     ) -> dict[str, list[ChatMessage]]:
         """
         Ask the model.
@@ -230,7 +232,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         :param streaming_callback: Called with each chunk; wins over the constructor's. When a stream breaks
             and the model is asked again, an empty chunk comes first: its `meta["superseded"]` is the number
             of characters shown so far that no longer count.
-        :param generation_kwargs: Fields for the request's body; each wins over the constructor's.
+        :param generation_kwargs: Fields for the request's body; each wins over the constructor's, None leaves
+            it out.
             `extra_body`, `extra_headers`, `extra_query` and `timeout` (seconds) mean what they mean to the
             `openai` client.
         :param tools: Tools for this call, in place of the constructor's.
@@ -238,6 +241,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         :param retry: For this call, in place of the constructor's. An `Agent` gives its own here.
         :param withheld: Names among the tools that aren't on offer in this call; a reply that calls one all
             the same is still understood. For a loop that keeps a tool back for a turn.
+        :param listener: Told of a streamed reply's calls as each is complete. For a loop that runs them
+            early.
         :returns: `replies`: one assistant message per choice. Its `meta` holds `model`, `finish_reason` and
             `usage`.
         :raises EndpointError: The server failed, retries included, or its answer is no reply.
@@ -255,6 +260,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             model = self._clients.choose_model(cast("Json", attempts.perform(client, Fetch(LIST_MODELS))))
         streams = callback is not None
         call = self._model_call(messages, streams, generation_kwargs, tools, tools_strict, model, withheld)
+        attempts = self._told_early(attempts, call, listener)
         flow, outcome, failure, room = self._flow(call), None, None, _Room(call)
         while True:
             try:
@@ -284,6 +290,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         tools_strict: bool | None = None,
         retry: RetryPolicy | None = None,
         withheld: Collection[str] = (),
+        listener: ReplyListener | None = None,
     ) -> dict[str, list[ChatMessage]]:
         """
         Ask the model, on the running event loop.
@@ -295,6 +302,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         :param tools_strict: As in `run`.
         :param retry: As in `run`.
         :param withheld: As in `run`.
+        :param listener: As in `run`.
         :returns: As `run`.
         :raises EndpointError: As `run`.
         :raises ConfigurationError: As `run`.
@@ -310,6 +318,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             model = self._clients.choose_model(cast("Json", listed))
         streams = callback is not None
         call = self._model_call(messages, streams, generation_kwargs, tools, tools_strict, model, withheld)
+        attempts = self._told_early(attempts, call, listener)
         flow, outcome, failure, room = self._flow(call), None, None, _Room(call)
         while True:
             try:
@@ -420,7 +429,8 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         model: str,
         withheld: Collection[str],
     ) -> ModelCall:
-        fields: Json = {"model": model, **self.generation_kwargs, **(generation_kwargs or {})}
+        given = {**self.generation_kwargs, **(generation_kwargs or {})}
+        fields: Json = {"model": model, **{name: value for name, value in given.items() if value is not None}}
         fields.update(fields.pop("extra_body", None) or {})
         for name in _CLIENT_OPTIONS:
             fields.pop(name, None)
@@ -469,6 +479,13 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
             callback=callback,
             maker=ChunkMaker(ComponentInfo.from_component(self)),
         )
+
+    def _told_early(self, attempts: Attempts, call: ModelCall, listener: ReplyListener | None) -> Attempts:
+        if listener is None or not call.stream:
+            return attempts
+        names = [tool.name for tool in call.known_tools]
+        early = EarlyCalls(listener, names, lambda: self._transport.ids(call.messages))
+        return replace(attempts, early=early)
 
     def retry_policy(self, given: RetryPolicy | None = None) -> RetryPolicy:
         """

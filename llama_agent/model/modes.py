@@ -107,7 +107,7 @@ def _answered(call: ModelCall, ask: Ask) -> ModeFlow:
                 raise  # else the server takes no schema: there is nothing more to try
         else:
             usage.add(again[0].usage)
-    again[0].usage = usage.total
+    usage.of(again[0])
     return [_kept(reply, call) for reply in again]
 
 
@@ -142,7 +142,7 @@ def _without_calls(call: ModelCall, ask: Ask) -> ModeFlow:
     plain = WireRequest(fields, told(call.messages, (), PLAIN), stream=call.stream)
     replies = yield from _asked(Ask(plain, drops_calls=True))
     usage.add(replies[0].usage)
-    replies[0].usage = usage.total
+    usage.of(replies[0])
     return replies
 
 

@@ -25,6 +25,8 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "function_call": "tool_calls",
 }
 
+_TOLD = "_told_in_events"
+
 _CUT_OFF = (
     "The call was cut off by the token limit. Send it again, in smaller parts if its arguments are long."
 )
@@ -49,7 +51,12 @@ def message_of(reply: Reply, offered: Collection[str] = (), taken: Collection[st
         "finish_reason": reply.finish_reason,
         "usage": reply.usage,
     }
-    extras = {"reasoning": reply.reasoning, "refusal": reply.refusal, "logprobs": reply.logprobs}
+    extras = {
+        "reasoning": reply.reasoning,
+        "refusal": reply.refusal,
+        "logprobs": reply.logprobs,
+        "context_tokens": reply.context_tokens,
+    }
     meta.update({key: value for key, value in extras.items() if value})
     if reply.recovered:
         meta |= {"recovered": True, "tool_call_format": reply.recovered}
@@ -125,8 +132,13 @@ class ChunkMaker:
 
         :param delta: What an event added.
         :param reply: The reply so far.
-        :returns: One chunk per kind of content, and one that ends the reply.
+        :returns: One chunk per kind of content, and one that ends the reply; see `is_told`.
         """
+        for chunk in self._chunks(delta, reply):
+            setattr(chunk, _TOLD, True)
+            yield chunk
+
+    def _chunks(self, delta: Delta, reply: Reply) -> Iterator[StreamingChunk]:
         meta: dict[str, Any] = {"model": reply.model}
         if delta.text:
             start, self._text_started = not self._text_started, True
@@ -145,6 +157,16 @@ class ChunkMaker:
             end = {**meta, "finish_reason": delta.finish_reason, "usage": delta.usage}
             reason = _FINISH_REASONS.get(delta.finish_reason or "")
             yield StreamingChunk("", meta=end, component_info=self._info, finish_reason=reason)
+
+
+def is_told(chunk: StreamingChunk) -> bool:
+    """
+    Whether events have told of a chunk: those of our generators, whatever stands between them and the agent.
+
+    :param chunk: Any.
+    :returns: False for a chunk of another generator's.
+    """
+    return hasattr(chunk, _TOLD)
 
 
 def whole(reply: Reply) -> Delta:
@@ -171,16 +193,28 @@ def _tool_calls(
 ) -> list[ToolCall]:
     made: list[ToolCall] = []
     by_id: dict[str, list[ToolCall]] = {}
-    for call in calls:
-        name = offered_name(call.name, offered) or call.name
-        arguments, error = read_arguments(cast("Any", call.arguments))
-        if call.error is not None:
-            arguments, error = {MALFORMED: arguments_text(call.arguments)}, call.error
-        sent = (call.id or "").strip()
+    for text in calls:
+        call = call_of(text, offered)
+        sent = (text.id or "").strip()
         same = by_id.setdefault(sent, []) if sent else []
-        if any(other.tool_name == name and is_same(other.arguments, arguments) for other in same):
+        if any(o.tool_name == call.tool_name and is_same(o.arguments, call.arguments) for o in same):
             continue  # the same call, sent twice
         call_id = sent if sent and not same and sent not in taken else f"call_{uuid4().hex[:24]}"
-        made.append(ToolCall(name, arguments, id=call_id, extra={MALFORMED: error} if error else None))
+        made.append(replace(call, id=call_id))
         same.append(made[-1])
     return made
+
+
+def call_of(text: CallText, offered: Collection[str]) -> ToolCall:
+    """
+    Read a call.
+
+    :param text: As the server sent it.
+    :param offered: Names of the tools on offer; a name that means one of them becomes it.
+    :returns: The call, without an id; marked where its arguments can't be read.
+    """
+    arguments, error = read_arguments(cast("Any", text.arguments))
+    if text.error is not None:
+        arguments, error = {MALFORMED: arguments_text(text.arguments)}, text.error
+    name = offered_name(text.name, offered) or text.name
+    return ToolCall(name, arguments, extra={MALFORMED: error} if error else None)

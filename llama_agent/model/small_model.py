@@ -85,12 +85,12 @@ def small_model(call: ModelCall) -> ModeFlow:
         arguments = yield from _copy_arguments(request, tool, usage)
         if arguments is not None:
             called = CallText(name=tool.name, arguments=arguments)
-            return [Reply(calls=[called], finish_reason="tool_calls", usage=usage.total, model=_model(call))]
+            return [usage.of(Reply(calls=[called], finish_reason="tool_calls", model=_model(call)))]
     conversation = told(call.messages, (), PLAIN)
     fields = {"temperature": 0.0, "max_tokens": 200, "repeat_penalty": 1.15, **_answer_fields(call)}
     replies = yield Ask(WireRequest(fields, conversation, stream=call.stream))
     usage.add(replies[0].usage)
-    replies[0].usage = usage.total
+    usage.of(replies[0])
     return replies
 
 

@@ -52,6 +52,7 @@ class Reply:
     :param calls: Tool calls.
     :param usage: Token counts in OpenAI's names, as the server sent them; empty when it sent none.
     :param reasoning: Thinking text, kept apart from the answer.
+    :param context_tokens: Tokens of the longest request that it took, itself included, where it took several.
     :param recovered: Format of the text that the calls were read from; None for native calls.
     :param echoes: Tools named by calls in the text that only repeat what the model was shown.
     """
@@ -65,6 +66,7 @@ class Reply:
     refusal: str | None = None
     index: int = 0
     logprobs: object = None
+    context_tokens: int | None = None
     recovered: str | None = None
     echoes: tuple[str, ...] = ()
 
@@ -254,6 +256,24 @@ class ReplyAssembler:
                 call.arguments = "".join(pieces)
         return self.reply
 
+    def complete_calls(self, first: int) -> list[CallText]:
+        """
+        Calls that are complete, though the reply may not be.
+
+        :param first: Where to begin; calls before it are passed over.
+        :returns: They and their arguments, up to the first that isn't complete. Their `id` may be set.
+        """
+        found: list[CallText] = []
+        for place in range(first, len(self.reply.calls)):
+            call = self.reply.calls[place]
+            is_bare = place + 1 < len(self.reply.calls) and not any(self._arguments[place])
+            if not call.name or not (self._is_complete(place) or is_bare):
+                break
+            if isinstance(call.arguments, str):
+                call.arguments = "".join(self._arguments[place])
+            found.append(call)
+        return found
+
     def _call_piece(self, piece: Json) -> CallDelta:
         function = _object(piece.get("function"))
         call_id, name = _string(piece.get("id")), _string(function.get("name"))
@@ -305,7 +325,8 @@ class ReplyAssembler:
         return position
 
     def _is_complete(self, position: int) -> bool:
-        return isinstance(self.reply.calls[position].arguments, dict) or self._ends[position].reached
+        is_whole = self.done or isinstance(self.reply.calls[position].arguments, dict)
+        return is_whole or self._ends[position].reached
 
 
 def parse_completion(body: Json) -> list[Reply]:

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from haystack.dataclasses import ChatMessage, ChatRole, TextContent
 
+from llama_agent.arguments import SUMMARY
 from llama_agent.model.formats.cursor import Found, Offered, TextCall
 from llama_agent.model.formats.python_tag import MARKER as PYTHON_TAG
 from llama_agent.model.formats.reader import TextReader
@@ -51,7 +52,7 @@ class Shown:
         :param message: Any.
         :returns: None for an assistant's or the system's.
         """
-        if message.is_from(ChatRole.ASSISTANT) or message.is_from(ChatRole.SYSTEM):
+        if message.is_from(ChatRole.ASSISTANT) or message.is_from(ChatRole.SYSTEM) or SUMMARY in message.meta:
             return []
         key, texts = id(message), list(_texts_shown(message))
         known = self._known.get(key)
@@ -159,6 +160,18 @@ class ReplyReading:
         self._shown: list[str] = []
         self._finish_reason: str | None = None
         self._usage: Json | None = None
+        self._early: list[CallText] = []
+
+    def calls_so_far(self, first: int) -> list[CallText]:
+        """
+        Calls whose blocks are complete.
+
+        :param first: Where to begin; calls before it are passed over.
+        :returns: They. Their `id` may be set.
+        """
+        for call in self._reader.calls_from(len(self._early)):
+            self._early.append(CallText(None, call.name, call.arguments, call.error))
+        return self._early[first:]
 
     def shown(self, delta: Delta) -> Delta:
         """
@@ -191,10 +204,15 @@ class ReplyReading:
             return Delta(rest, "", (), self._finish_reason, self._usage)
         reply.text = reader.outside.strip() or None
         reply.recovered = reader.found[0].format
+        ids = [call.id for call in self._early]
         reply.calls = [
-            CallText(f"call_{uuid4().hex[:24]}", call.name, call.arguments, call.error)
-            for found in reader.found
-            for call in found.calls
+            CallText(
+                (ids[place] if place < len(ids) else None) or f"call_{uuid4().hex[:24]}",
+                call.name,
+                call.arguments,
+                call.error,
+            )
+            for place, call in enumerate(call for found in reader.found for call in found.calls)
         ]
         if reply.finish_reason in (None, "stop"):
             reply.finish_reason = "tool_calls"

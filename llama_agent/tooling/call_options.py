@@ -22,7 +22,8 @@ class CallOptions:
     :param timeout: Seconds for a call, its retries included; None for no limit of its own.
     :param retry_on: Exceptions that may pass by themselves.
     :param retries: Further attempts after one of those; None for as many as suit the tool.
-    :param max_result_chars: Most characters of a result that the model gets; None for all.
+    :param max_result_chars: Most characters of a result that the model gets; None for what the window
+        has room for, see `tooling/big_results.py`.
     :param isolation: `process` to run it in a process of its own, which can be killed; None for a thread.
     :raises ConfigurationError: A value is out of range.
     """

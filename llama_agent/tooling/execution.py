@@ -26,7 +26,7 @@ from haystack.tools.tool import Tool
 from haystack.tracing.tracer import tracer
 
 from llama_agent.arguments import MALFORMED, MISTAKE, WITHHELD, WithheldBy, nearest, shorten
-from llama_agent.cancel import CancelToken, cancellable
+from llama_agent.cancel import Cancelled, CancelToken, cancellable
 from llama_agent.errors import ConfigurationError, ToolDenied, ToolFailedError, ToolRetry
 from llama_agent.events import ApprovalRequested, ToolFinished, ToolStarted, emit
 from llama_agent.logs import logger_of
@@ -78,6 +78,35 @@ class NotCalled:
 
 
 @dataclass(frozen=True)
+class EarlyCall:
+    """
+    A call that was begun early.
+
+    :param call: As the model wrote it.
+    :param tool: The tool.
+    :param outcome: Its tool message, in time.
+    :param cancel: Its own token.
+    """
+
+    call: ToolCall
+    tool: Tool
+    outcome: Future[ChatMessage] | asyncio.Task[ChatMessage]
+    cancel: CancelToken
+
+    def message(self, call: ToolCall) -> ChatMessage:
+        """
+        Its tool message, once the outcome is there.
+
+        :param call: The call as it stands in the reply.
+        :returns: The message.
+        :raises ToolFailedError: As the call did.
+        """
+        message = self.outcome.result()
+        result = message.tool_call_results[0]
+        return ChatMessage.from_tool(result.result, origin=call, error=result.error, meta=dict(message.meta))
+
+
+@dataclass(frozen=True)
 class Batch:
     """
     The tool calls of one reply, and what they run with.
@@ -92,6 +121,7 @@ class Batch:
     :param approval: Who is asked before calls run.
     :param deps: The caller's object, for tools that ask for the run's context.
     :param not_called: Calls that aren't run, by their place.
+    :param early: Calls that run already, by their place.
     :param slots: The places of calls that run at the same time, over the run and its sub-agents.
     :param tool_timeout: Seconds for a call of a tool that has no limit of its own; None for no limit.
     :param until: When the run's time is over, on `time.monotonic`'s clock; None for no limit.
@@ -113,6 +143,7 @@ class Batch:
     approval: Approval | None = None
     deps: object = None
     not_called: Mapping[int, NotCalled] = field(default_factory=dict[int, NotCalled])
+    early: Mapping[int, EarlyCall] = field(default_factory=dict[int, EarlyCall])
     slots: Slots = field(default_factory=lambda: Slots(4))
     tool_timeout: float | None = None
     until: float | None = None
@@ -230,7 +261,8 @@ class Execution:
                     told += 1
         except BaseException:
             batch.cancel.cancel()  # what runs in threads looks at it
-            await end_tasks(tasks)
+            begun = [early.outcome for early in batch.early.values()]
+            await end_tasks([*tasks, *(task for task in begun if isinstance(task, asyncio.Task))])
             await wait_for_threads(list(batch.threads), _LEFT_SECONDS)
             raise
 
@@ -263,6 +295,11 @@ class Execution:
             raise
 
     def _perform(self, batch: Batch, job: _Job) -> None:
+        if (early := batch.early.get(job.place)) is not None:
+            if not wait_for_any([cast("Future[ChatMessage]", early.outcome)], cancel=batch.cancel):
+                raise Cancelled
+            batch.finished[job.place] = early.message(job.call)
+            return
         with batch.cancel.linked() as cancel, batch.slots.place(cancel):
             with cancellable(cancel), _Watched(batch, job) as watched:
                 if (call := watched.prepare(cancel)) is not None:
@@ -272,6 +309,10 @@ class Execution:
             watched.conclude()
 
     async def _perform_async(self, batch: Batch, job: _Job) -> None:
+        if (early := batch.early.get(job.place)) is not None:
+            await asyncio.wait({cast("asyncio.Task[ChatMessage]", early.outcome)})
+            batch.finished[job.place] = early.message(job.call)
+            return
         async with batch.slots.place_async():
             with batch.cancel.linked() as cancel, cancellable(cancel), _Watched(batch, job) as watched:
                 if (call := watched.prepare(cancel)) is not None:
@@ -433,7 +474,8 @@ def _may_overlap(batch: Batch, jobs: list[_Job]) -> bool:
 
 def _needs_approval(batch: Batch, job: _Job) -> bool:
     approval, tool, call = batch.approval, job.tool, job.call
-    if approval is None or tool is None or job.place in batch.not_called or _unreadable(call) is not None:
+    is_settled = job.place in batch.not_called or job.place in batch.early
+    if approval is None or tool is None or is_settled or _unreadable(call) is not None:
         return False
     if not approval.needs(call, tool):
         return False

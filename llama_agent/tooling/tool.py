@@ -492,7 +492,7 @@ def tool(
         a wait that grows.
     :param retries: How often. Default: twice for a `read_only` or `idempotent` tool, never for others.
     :param max_result_chars: Most characters of a result that the model gets, in our Agent; a notice says what
-        was left out.
+        was left out. Default: a quarter of the model's window; the rest can be read by the model in parts.
     :param isolation: `process` to run each call in a process of its own, which is killed with all that it
         started when its time is over or the run ends. It needs a function that can be imported, and takes a
         moment to start.

@@ -14,7 +14,15 @@ from functools import cache
 
 from llama_agent.coercion import coerce, fits
 from llama_agent.model.formats import Registry, read_strong, read_weak, registry, renamed
-from llama_agent.model.formats.cursor import CONTROL_TOKENS, MOST_CALLS, Found, Offered, Unread, end_of_blanks
+from llama_agent.model.formats.cursor import (
+    CONTROL_TOKENS,
+    MOST_CALLS,
+    Found,
+    Offered,
+    TextCall,
+    Unread,
+    end_of_blanks,
+)
 
 AFTER_PROSE = "after_prose"
 _CONTROL = re.compile(rf"(?:\s*{CONTROL_TOKENS.pattern})+")
@@ -104,6 +112,17 @@ class TextReader:
     def found(self) -> list[Found]:
         """The blocks of calls; all of them once the reply is over."""
         return [piece.found for piece in self._kept if isinstance(piece, _Block)]
+
+    def calls_from(self, first: int) -> list[TextCall]:
+        """
+        Calls of the blocks so far.
+
+        :param first: Where to begin.
+        :returns: They, in the reply's order.
+        """
+        if not self._has_blocks:
+            return []
+        return [call for found in self.found for call in found.calls][first:]
 
     @property
     def outside(self) -> str:
