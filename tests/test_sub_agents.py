@@ -513,6 +513,7 @@ def test_a_stream_has_its_events_and_keeps_its_text_apart(make: Maker, endpoint:
     events = asyncio.run(main()) if way == "async" else main_sync()
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "Five."
     inner = [each.event for each in wrapped(events)]
+    assert "".join(event.text for event in inner if isinstance(event, TextDelta)) == "It is 5."
     assert [event.text for event in inner if isinstance(event, ModelReplied)] == ["It is 5."]
 
 
