@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict
-from typing import Any, Literal, Self, TypeAlias, cast
+from typing import Annotated, Any, Literal, Self, TypeAlias, cast, get_args, get_origin
 from uuid import uuid4
 
 from haystack import component
@@ -20,6 +21,7 @@ from haystack.hooks.protocol import Hook, HookPoint
 from haystack.tools import ToolsType, flatten_tools_or_toolsets, warm_up_tools, warm_up_tools_async
 from haystack.tools.tool import Tool
 from haystack.tools.toolset import Toolset
+from haystack.utils.type_serialization import deserialize_type, serialize_type
 
 from llama_agent.arguments import nearest
 from llama_agent.cancel import CancelToken, check_token, current_cancel, ended_by, joined
@@ -29,6 +31,7 @@ from llama_agent.haystack_compat import render_prompt_messages
 from llama_agent.loop.drivers import drive, drive_async
 from llama_agent.loop.flow import LoopPolicy, agent_flow
 from llama_agent.loop.limits import Budget, Limits, current_budget
+from llama_agent.loop.output import OutputPlan
 from llama_agent.loop.repeats import TIMES
 from llama_agent.loop.state import RunResult, RunState
 from llama_agent.model.generator import MetaLlamaChatGenerator
@@ -42,6 +45,7 @@ from llama_agent.tooling.big_results import BigResults
 from llama_agent.tooling.call_options import check_seconds
 from llama_agent.tooling.execution import Execution
 from llama_agent.tooling.given_tools import as_tools
+from llama_agent.tooling.output_type import OutputType
 from llama_agent.tooling.processes import check_not_in_import
 from llama_agent.tooling.slots import Slots, current_place
 from llama_agent.tooling.tool import FunctionTool, hints_of, is_function_tool
@@ -96,6 +100,7 @@ class Agent(HaystackAgent):
         limits: Limits | None = None,
         tool_timeout: float | None = None,
         eager_start: bool = True,
+        output_type: Any = None,
     ) -> None:
         """
         Configure an agent; nothing is opened before the first run.
@@ -129,6 +134,9 @@ class Agent(HaystackAgent):
         :param eager_start: While a reply is streamed, begin calls of `read_only` tools as soon as each is
             complete, behind others that were begun so too. Not where a `before_tool` hook or an approval has
             a say, or a tool uses the run's State.
+        :param output_type: What the answer has to be: a pydantic model, dataclass, TypedDict, `Literal`,
+            enum, a list of those, or a JSON schema. `result.output` is then such an object, or None with a
+            `stop_reason` that says why. What doesn't fit goes back to the model, three times at most.
         :raises ConfigurationError: A tool can't be made of something in `tools`, or a number is out of range.
         :raises ValueError: Haystack's own checks of prompts, state schema and hooks.
         """
@@ -139,7 +147,7 @@ class Agent(HaystackAgent):
             if not isinstance(number, int) or number < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {number!r}")
         check_seconds("tool_timeout", tool_timeout)
-        for name in ("cancel", "deps", "limits", "on_event", "user_message"):
+        for name in ("cancel", "deps", "limits", "on_event", "output_type", "user_message"):
             if name in (state_schema or {}):
                 raise ConfigurationError(
                     f"state_schema can't have a key '{name}': run() has a parameter of that name"
@@ -180,6 +188,8 @@ class Agent(HaystackAgent):
         self.limits = _checked_limits(limits) or Limits()
         self.tool_timeout = tool_timeout
         self.eager_start = eager_start
+        self.output_type = output_type
+        self._output = None if output_type is None else OutputType(output_type)
         self._execution = Execution()
         self._sizes_told = False
 
@@ -196,6 +206,7 @@ class Agent(HaystackAgent):
         deps: object = None,
         limits: Limits | None = None,
         cancel: CancelToken | None = None,
+        output_type: Any = None,
         **kwargs: Any,
     ) -> RunResult:
         """
@@ -217,6 +228,7 @@ class Agent(HaystackAgent):
             `stop_reason` "cancelled". A sub-agent is broken off with the run above it. Sync tools run in
             threads then, so that they can be left behind; your own sync hooks, callbacks and approvals are
             waited for.
+        :param output_type: In place of the agent's own.
         :param kwargs: Template variables, and values for the state's keys.
         :returns: The result; a dictionary in Haystack's form, with attributes.
         :raises LlamaAgentError: The endpoint failed for good, or the configuration can't work. What had been
@@ -241,6 +253,7 @@ class Agent(HaystackAgent):
                 on_event,
                 deps,
                 limits,
+                output_type,
                 kwargs,
             )
             with performer.watched(self._create_agent_span(list(performer.read_tools())), token, work):
@@ -260,6 +273,7 @@ class Agent(HaystackAgent):
         deps: object = None,
         limits: Limits | None = None,
         cancel: CancelToken | None = None,
+        output_type: Any = None,
         **kwargs: Any,
     ) -> RunResult:
         """
@@ -275,6 +289,7 @@ class Agent(HaystackAgent):
         :param deps: As in `run`.
         :param limits: As in `run`.
         :param cancel: As in `run`.
+        :param output_type: As in `run`.
         :param kwargs: As in `run`.
         :returns: As `run`.
         :raises LlamaAgentError: As `run`.
@@ -296,6 +311,7 @@ class Agent(HaystackAgent):
                 on_event,
                 deps,
                 limits,
+                output_type,
                 kwargs,
             )
             with performer.watched(self._create_agent_span(list(performer.read_tools())), token, work):
@@ -421,6 +437,7 @@ class Agent(HaystackAgent):
         data["init_parameters"]["limits"] = asdict(self.limits) if self.limits != Limits() else None
         data["init_parameters"]["tool_timeout"] = self.tool_timeout
         data["init_parameters"]["eager_start"] = self.eager_start
+        data["init_parameters"]["output_type"] = _saved_type(self.output_type)
         return data
 
     @classmethod
@@ -437,6 +454,7 @@ class Agent(HaystackAgent):
             settings["retry"] = RetryPolicy(**retry)
         if (limits := settings.get("limits")) is not None:
             settings["limits"] = Limits(**limits)
+        settings["output_type"] = _loaded_type(settings.get("output_type"))
         if settings.get("chat_generator", ...) is None:
             # Haystack demands a generator there: give it one, and take it away again.
             settings["chat_generator"] = MetaLlamaChatGenerator(api_base_url=None).to_dict()
@@ -495,6 +513,24 @@ class Agent(HaystackAgent):
         """Tokens that the model can read at once."""
         return getattr(self.chat_generator, "context_tokens", None) or ASSUMED_WINDOW
 
+    def _output_plan(self, output_type: Any, names: Sequence[str]) -> OutputPlan | None:
+        """How the answer gets its form, with this generator and these tools."""
+        reader = self._output if output_type is None else OutputType(output_type)
+        if reader is None:
+            return None
+        generator, otherwise = (
+            self.chat_generator,
+            "tool" if self._chat_generator_supports_tools else "prompt",
+        )
+        is_ours = isinstance(generator, MetaLlamaChatGenerator)
+        return OutputPlan(
+            reader,
+            means="schema" if is_ours and generator.holds_to_schema(beside_tools=False) else otherwise,
+            otherwise=otherwise,
+            beside_tools=is_ours and generator.holds_to_schema(beside_tools=True),
+            tool=reader.tool(names),
+        )
+
     def _check_names(self, values: dict[str, Any]) -> None:
         builders = (self._system_chat_prompt_builder, self._user_chat_prompt_builder)
         variables = {name for builder in builders if builder is not None for name in builder.variables}
@@ -518,6 +554,7 @@ class Agent(HaystackAgent):
         on_event: OnEvent | None,
         deps: object,
         limits: Limits | None,
+        output_type: Any,
         values: dict[str, Any],
     ) -> Performer:
         check_not_in_import()
@@ -569,7 +606,9 @@ class Agent(HaystackAgent):
             repeats=TIMES if allowed.repeats is None else allowed.repeats,
             is_repeatable=lambda tool: hints_of(tool).repeatable,
             window=getattr(self.chat_generator, "context_tokens", None),
+            output=self._output_plan(output_type, names),
         )
+        run.is_structured = policy.output is not None
         settings = RunSettings(
             generator=self.chat_generator,
             execution=self._execution,
@@ -603,6 +642,31 @@ def _checked_limits(limits: object) -> Limits | None:
     if limits is not None and not isinstance(limits, Limits):
         raise ConfigurationError(f"limits must be Limits(...), not {limits!r}")
     return limits
+
+
+def _saved_type(output_type: Any) -> Any:
+    """An output type as data: a schema as it is, a type by its import path."""
+    if output_type is None or isinstance(output_type, dict):
+        return cast("object", output_type)
+    if not _can_be_imported(output_type):
+        raise ConfigurationError(
+            f"output_type {output_type!r} can't be saved: make it a class of a module, a list of one, or a "
+            "JSON schema"
+        )
+    return serialize_type(output_type)
+
+
+def _can_be_imported(kind: Any) -> bool:
+    """Whether its classes are found under their names."""
+    if get_origin(kind) is Literal or kind is None or kind is Ellipsis:
+        return True
+    if parts := get_args(kind):
+        return get_origin(kind) is not Annotated and all(map(_can_be_imported, parts))
+    return isinstance(kind, type) and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind
+
+
+def _loaded_type(saved: Any) -> Any:
+    return deserialize_type(saved) if isinstance(saved, str) else saved
 
 
 def _check_listener(on_event: object) -> None:

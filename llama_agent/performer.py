@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -18,7 +19,13 @@ from haystack.tools.tool import Tool
 from haystack.tracing.tracer import Span, tracer
 
 from llama_agent.cancel import Cancelled, CancelToken, cancellable
-from llama_agent.errors import ConfigurationError, ContextOverflow, EndpointError, RunInterrupted
+from llama_agent.errors import (
+    ConfigurationError,
+    ContextOverflow,
+    EndpointError,
+    ParameterRefused,
+    RunInterrupted,
+)
 from llama_agent.events import (
     ContextCompacted,
     EventSink,
@@ -35,6 +42,7 @@ from llama_agent.events import (
     collecting,
 )
 from llama_agent.haystack_compat import run_hooks, run_hooks_async
+from llama_agent.json_schema import strict
 from llama_agent.loop.flow import (
     CUT_BY,
     CallModel,
@@ -45,13 +53,16 @@ from llama_agent.loop.flow import (
     OutputRefused,
     Overflow,
     ReadTools,
+    Refusal,
     RunHooks,
+    SchemaRefused,
     TellCompaction,
     TellLanding,
     TellNote,
 )
 from llama_agent.loop.limits import Budget, Grant, LimitName, Limits, expected_tokens, spending
 from llama_agent.loop.odd_replies import is_answer
+from llama_agent.loop.output import AnswerReader
 from llama_agent.loop.state import RunResult, RunState, StopReason, token_counts
 from llama_agent.model.generator import MetaLlamaChatGenerator
 from llama_agent.model.replies import is_told
@@ -64,6 +75,7 @@ from llama_agent.tooling.early import EarlyCalls, may_be_early
 from llama_agent.tooling.execution import Batch, Execution, NotCalled, unfinished
 from llama_agent.tooling.slots import Slots
 
+_ABOUT_SCHEMA = re.compile(r"response_format|json_schema|schema|grammar", re.IGNORECASE)
 _SHAPING = frozenset(
     {"response_format", "stop", "n", "grammar", "json_schema", "guided_json", "logprobs", "top_logprobs"}
     | {"tool_choice", "parallel_tool_calls", "logit_bias", "prediction"}
@@ -373,7 +385,9 @@ class Performer:
         except BaseException as error:
             budget.settle(model, share, failed=True)
             is_late = share.seconds is not None and time.perf_counter() - started >= share.seconds * 0.99
-            if effect.raises_output and not effect.supersedes and _is_refused(error):
+            if effect.schema is not None and _refuses_schema(error):
+                call.outcome = SchemaRefused()
+            elif effect.raises_output and not effect.supersedes and _is_refused(error):
                 call.outcome = OutputRefused()
             elif effect.may_overflow and isinstance(error, ContextOverflow):
                 call.outcome = Overflow(error.limit)
@@ -490,6 +504,8 @@ class Performer:
             most = limited[name] = max(_RAISED_OUTPUT, 4 * (most or 0))
         if self._listener is not None:
             limited["stream"] = True
+        if effect.schema is not None:
+            limited["response_format"] = _response_format(effect.schema)
         if share.output_tokens is not None:
             limited[name] = min(share.output_tokens, most or share.output_tokens)
         if share.seconds is not None and isinstance(self.settings.generator, MetaLlamaChatGenerator):
@@ -650,6 +666,20 @@ def _is_refused(error: BaseException) -> bool:
     return isinstance(error, EndpointError) and error.status in (400, 413, 422)
 
 
+def _response_format(reader: AnswerReader) -> dict[str, Any]:
+    schema = {"name": reader.name, "strict": True, "schema": strict(reader.schema)}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _refuses_schema(error: BaseException) -> bool:
+    """Whether the server won't hold a reply to a schema, or can't make anything of this one."""
+    if not _is_refused(error) or isinstance(error, ContextOverflow):
+        return False
+    if isinstance(error, ParameterRefused):
+        return error.parameter == "response_format"
+    return bool(_ABOUT_SCHEMA.search(str(error)))
+
+
 def _kind(output: object) -> str:
     return f"a {type(output).__name__} without replies"
 
@@ -660,7 +690,7 @@ class _ModelCall:
     def __init__(self, generator: ChatGenerator) -> None:
         self._generator = generator
         self.replies: list[ChatMessage] = []
-        self.outcome: list[ChatMessage] | LimitName | Overflow | OutputRefused = self.replies
+        self.outcome: list[ChatMessage] | LimitName | Overflow | Refusal = self.replies
 
     def take(self, output: object) -> None:
         replies = cast("Mapping[str, object]", output).get("replies") if isinstance(output, Mapping) else None

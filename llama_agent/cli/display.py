@@ -61,7 +61,7 @@ class Display:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        self._stop_thinking()
+        self.stop_thinking()
 
     def show(self, event: Event) -> None:
         """
@@ -75,7 +75,7 @@ class Display:
             case ModelRequested():
                 self._start_thinking()
             case ModelReplied():
-                self._stop_thinking()
+                self.stop_thinking()
                 self._line(f"model {event.seconds:.1f} s", "dim")
             case RetryScheduled():
                 self._line(f"retry in {event.wait:.1f} s: {event.reason}", "yellow")
@@ -90,7 +90,7 @@ class Display:
                 style = "red" if event.error else "green"
                 self._line(f"← {event.tool_name} {event.seconds:.1f} s: {event.result}", style)
             case ApprovalRequested():
-                self._stop_thinking()
+                self.stop_thinking()
             case _:
                 pass
 
@@ -106,7 +106,8 @@ class Display:
             self._thinking.add_task("thinking", total=None)
             self._thinking.start()
 
-    def _stop_thinking(self) -> None:
+    def stop_thinking(self) -> None:
+        """Show no longer that the model thinks: there is something to read."""
         if self._thinking is not None:
             self._thinking.stop()
             self._thinking = None

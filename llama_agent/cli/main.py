@@ -10,6 +10,7 @@ from typing import Annotated, cast
 import typer
 
 from llama_agent.cli.call import call
+from llama_agent.cli.chat import chat
 from llama_agent.cli.doctor import doctor
 from llama_agent.cli.exit_codes import FAILED, INTERRUPTED, USAGE
 from llama_agent.cli.models import models
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(run)
+app.command()(chat)
 app.command()(tools)
 app.command()(call)
 app.command()(probe)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llama_agent.cli import options
 from llama_agent.cli.exit_codes import ANSWERED, FAILED, INTERRUPTED, LIMIT
 from llama_agent.errors import ConfigurationError, LlamaAgentError, RunInterrupted
 
 if TYPE_CHECKING:
     from llama_agent.loop.state import RunResult
 
-_EARLY = ("length", "mistakes", "repeating", "no_answer")
+_EARLY = ("length", "mistakes", "repeating", "no_answer", "no_output")
 """Endings of a run that got somewhere, though not to its end."""
 
 
@@ -23,29 +24,16 @@ def run(
     task: Annotated[
         str | None, typer.Argument(help="What to do; '-' or nothing reads it from standard input.")
     ] = None,
-    tools: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--tools",
-            metavar="FILE.py|MODULE[:NAME]",
-            help="Functions the model may call: public functions with docstrings. Repeatable.",
-        ),
-    ] = None,
-    workspace: Annotated[
-        Path | None,
-        typer.Option("--workspace", metavar="DIR", help="Give tools for the files of this folder."),
-    ] = None,
+    tools: options.Tools = None,
+    workspace: options.WorkspaceFolder = None,
     file: Annotated[Path | None, typer.Option("--file", help="Read the task from this file.")] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(help="Preset or base URL. Default: LLAMA_AGENT_ENDPOINT, else the embedded model."),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Model name at the endpoint.")] = None,
-    system: Annotated[str | None, typer.Option(help="System message, taken literally.")] = None,
-    max_steps: Annotated[int, typer.Option(min=1, help="Most model calls.")] = 100,
+    endpoint: options.Endpoint = None,
+    model: options.Model = None,
+    system: options.System = None,
+    max_steps: options.MaxSteps = 100,
     json: Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show nothing but the answer and errors.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Let destructive tools run without asking.")] = False,
+    yes: options.Yes = False,
 ) -> None:
     """
     Give a model a task and tools. The answer goes to standard output, all else to standard error.

@@ -28,6 +28,14 @@ from llama_agent.loop.context import (
 from llama_agent.loop.limits import LimitName
 from llama_agent.loop.mistakes import MISTAKEN, Mistakes
 from llama_agent.loop.odd_replies import MOST_NOTES, is_answer, is_cut, note_on
+from llama_agent.loop.output import (
+    MOST_TRIES,
+    AnswerReader,
+    OutputPlan,
+    as_text,
+    refused_call,
+    taken_call,
+)
 from llama_agent.loop.repeats import CIRCLING, NOT_NOW, REPEATED, TIMES, Finding, Repeats
 from llama_agent.loop.state import RunState
 
@@ -51,7 +59,8 @@ class CallModel:
     was kept for it; `note`: the message that asks for it; `raises_output`: whether it may be longer than
     usual, since one was cut; `supersedes`: replies that were shown and don't count, unless it fails;
     `summary_words`: how long a summary of the run it asks for, which is no part of it; `may_overflow`:
-    whether a request that is too long has the outcome `Overflow`, and not an exception.
+    whether a request that is too long has the outcome `Overflow`, and not an exception; `schema`: what the
+    server is to hold the reply to; one that won't has the outcome `SchemaRefused`.
     """
 
     messages: Sequence[ChatMessage]
@@ -63,6 +72,7 @@ class CallModel:
     supersedes: Sequence[ChatMessage] = ()
     summary_words: int | None = None
     may_overflow: bool = False
+    schema: AnswerReader | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,11 @@ class Overflow:
 @dataclass(frozen=True)
 class OutputRefused:
     """Outcome: the server doesn't take a request for a reply that is longer than usual."""
+
+
+@dataclass(frozen=True)
+class SchemaRefused:
+    """Outcome: the server doesn't hold a reply to a schema, or not to this one."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +142,8 @@ class ReadTools:
 
 
 Effect: TypeAlias = CallModel | CallTools | RunHooks | ReadTools | TellNote | TellCompaction | TellLanding
-Outcome: TypeAlias = list[ChatMessage] | list[Tool] | LimitName | Overflow | OutputRefused | None
+Refusal: TypeAlias = OutputRefused | SchemaRefused
+Outcome: TypeAlias = list[ChatMessage] | list[Tool] | LimitName | Overflow | Refusal | None
 Flow: TypeAlias = Generator[Effect, Outcome, None]
 
 
@@ -142,6 +158,7 @@ class LoopPolicy:
     :param repeats: How often the same call is made before the model is told; 0 for never.
     :param is_repeatable: Whether a tool is one that polls: its calls may repeat.
     :param window: Tokens that the model can read at once; None when nobody knows.
+    :param output: What form the answer has to have; None for words.
     """
 
     max_steps: int
@@ -150,6 +167,7 @@ class LoopPolicy:
     repeats: int = TIMES
     is_repeatable: Callable[[Tool], bool] = lambda tool: False
     window: int | None = None
+    output: OutputPlan | None = None
 
 
 def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
@@ -162,13 +180,16 @@ def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
     """
     yield RunHooks("before_run")
     while (limit := limit_of_steps(run, policy)) is None:
-        tools = cast("list[Tool]", (yield ReadTools()))
+        tools = offered(run, policy, cast("list[Tool]", (yield ReadTools())))
         run.state.set("tools", tools, handler_override=_replace)
         yield RunHooks("before_llm")
         if (reason := run.stop_requested) is not None:
             run.stop(reason)
             break
         replies = yield from ask(run, policy, tools)
+        if isinstance(replies, SchemaRefused):
+            run.schema_refused = True
+            continue
         if not isinstance(replies, list):
             limit = replies
             break
@@ -180,6 +201,8 @@ def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
             ending = yield from ask_for_words(run, note)
         elif ending is None:
             ending = yield from tool_step(run, policy, tools)
+        elif ending in ("text", "length") and policy.output is not None:
+            ending = yield from read_answer(run, policy.output, replies, has_tools=bool(tools))
         run.count_step()
         if ending in LANDING_NOTES:
             yield from land(run, policy, ending, LANDING_NOTES[ending])
@@ -190,24 +213,58 @@ def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
     yield RunHooks("after_run")
 
 
+def offered(run: RunState, policy: LoopPolicy, tools: list[Tool]) -> list[Tool]:
+    """
+    What the model may call in this step.
+
+    :param run: The run so far.
+    :param policy: The agent's rules.
+    :param tools: The run's tools.
+    :returns: They, and the one by which the answer is given; none where the answer was, and has to get its
+        form.
+    """
+    if policy.output is None:
+        return tools
+    if run.wants_form:
+        return []
+    return [*tools, policy.output.tool] if run.means(policy.output) == "tool" else tools
+
+
+def schema_for(run: RunState, policy: LoopPolicy, tools: Sequence[Tool]) -> AnswerReader | None:
+    """
+    What the server is to hold the next reply to.
+
+    :param run: The run so far.
+    :param policy: The agent's rules.
+    :param tools: Tools on offer.
+    :returns: The answer's form; None where a reply may be something else.
+    """
+    plan = policy.output
+    if plan is None or run.means(plan) != "schema" or (tools and not plan.beside_tools):
+        return None
+    return plan.reader
+
+
 def ask(
     run: RunState, policy: LoopPolicy, tools: Sequence[Tool]
-) -> Generator[Effect, Outcome, list[ChatMessage] | LimitName]:
+) -> Generator[Effect, Outcome, list[ChatMessage] | LimitName | SchemaRefused]:
     """
     Ask the model; a text that its token limit cut is asked for once more, with a higher limit.
 
     :param run: The run so far.
     :param policy: The agent's rules.
     :param tools: Tools on offer.
-    :returns: Its replies, which are part of the run now; or the limit that forbids it.
+    :returns: Its replies, which are part of the run now; or the limit that forbids it; or that the server
+        won't hold them to a schema.
     """
-    call = CallModel(run.messages, tools, run.withheld, raises_output=run.raises_output)
+    schema = schema_for(run, policy, tools)
+    call = CallModel(run.messages, tools, run.withheld, raises_output=run.raises_output, schema=schema)
     outcome = yield from call_in_room(run, policy, call)
     if isinstance(outcome, OutputRefused):
         run.raises_output, run.output_refused = False, True
         outcome = yield from call_in_room(run, policy, replace(call, raises_output=False))
     if not isinstance(outcome, list):
-        return cast("LimitName", outcome)
+        return cast("LimitName | SchemaRefused", outcome)
     asked, replies = list(run.messages), outcome
     if not tools:
         replies = without_calls(replies)
@@ -217,7 +274,9 @@ def ask(
     run.raises_output = not run.output_refused
     if replies[-1].tool_calls:
         return replies
-    outcome = yield CallModel(asked, tools, run.withheld, raises_output=True, supersedes=replies)
+    sent = as_sent(run, policy, asked, tools)
+    again = CallModel(sent, tools, run.withheld, raises_output=True, supersedes=replies, schema=schema)
+    outcome = yield again
     if isinstance(outcome, list) and outcome:
         longer = cast("list[ChatMessage]", outcome)
         run.record_usage(longer)
@@ -227,16 +286,34 @@ def ask(
     return replies
 
 
+def as_sent(
+    run: RunState, policy: LoopPolicy, messages: Sequence[ChatMessage], tools: Sequence[Tool]
+) -> Sequence[ChatMessage]:
+    """
+    A conversation as the model gets it: with the answer's form, where no tool says it.
+
+    :param run: The run so far.
+    :param policy: The agent's rules.
+    :param messages: The conversation.
+    :param tools: Tools on offer.
+    :returns: The messages of the request.
+    """
+    plan = policy.output
+    if plan is None or (tools and not (plan.beside_tools and run.means(plan) == "schema")):
+        return messages
+    return plan.told(messages)
+
+
 def call_in_room(
     run: RunState, policy: LoopPolicy, call: CallModel
-) -> Generator[Effect, Outcome, list[ChatMessage] | LimitName | OutputRefused]:
+) -> Generator[Effect, Outcome, list[ChatMessage] | LimitName | Refusal]:
     """
     Call the model with a conversation that fits into its window, as far as can be said before; else again.
 
     :param run: The run so far. Its conversation may become shorter.
     :param policy: The agent's rules.
     :param call: What is asked, of the run's conversation.
-    :returns: The replies; the limit that forbids them; or that they may not be longer than usual.
+    :returns: The replies; the limit that forbids them; or what the server refuses of the request.
     """
     window = run.window or policy.window
     for keep in KEPT:
@@ -245,16 +322,17 @@ def call_in_room(
     for attempt, keep in enumerate(KEPT, start=1):
         if not has_old_part(run.messages, keep):
             continue
-        outcome = yield replace(call, messages=run.messages, may_overflow=True)
+        sent = as_sent(run, policy, run.messages, call.tools)
+        outcome = yield replace(call, messages=sent, may_overflow=True)
         if not isinstance(outcome, Overflow):
-            return cast("list[ChatMessage] | LimitName | OutputRefused", outcome)
+            return cast("list[ChatMessage] | LimitName | Refusal", outcome)
         # What the server says; else it is smaller than what was just sent, by who knows how much.
         run.counted = 0  # whatever was counted, it is too much
-        sent = run.tokens_for(call.tools)
-        run.window = outcome.window or min(run.window or policy.window or sent, sent)
+        tokens = run.tokens_for(call.tools)
+        run.window = outcome.window or min(run.window or policy.window or tokens, tokens)
         yield from make_room(run, call.tools, Room(run.window), keep, share=1 / attempt)
-    outcome = yield replace(call, messages=run.messages)
-    return cast("list[ChatMessage] | LimitName | OutputRefused", outcome)
+    outcome = yield replace(call, messages=as_sent(run, policy, run.messages, call.tools))
+    return cast("list[ChatMessage] | LimitName | Refusal", outcome)
 
 
 def make_room(
@@ -328,6 +406,93 @@ def tool_step(
     """
     yield RunHooks("before_tool")
     calls = run.pending_calls()
+    name = policy.output.tool.name if policy.output is not None else None
+    if policy.output is not None and any(call.tool_name == name for call in calls):
+        return (yield from answer_step(run, policy, policy.output, tools))
+    return (yield from call_step(run, policy, tools, calls))
+
+
+def answer_step(
+    run: RunState, policy: LoopPolicy, plan: OutputPlan, tools: Sequence[Tool]
+) -> Generator[Effect, Outcome, str | None]:
+    """
+    Take the answer that was given by a call.
+
+    One that comes beside other calls was given before their results were known: it isn't taken at first.
+
+    :param run: The run so far.
+    :param policy: The agent's rules.
+    :param plan: What form the answer has to have.
+    :param tools: Tools on offer in this step.
+    :returns: Why the run ends; None when it goes on.
+    """
+    reply, calls = run.messages[-1], run.pending_calls()
+    answers = [call for call in calls if call.tool_name == plan.tool.name]
+    others = [call for call in calls if call.tool_name != plan.tool.name]
+    read = [plan.read_call(call) for call in answers]
+    fitting = next((place for place, (_, problems) in enumerate(read) if not problems), None)
+    if not others and fitting is not None:
+        said = as_text(answers[fitting], reply)
+        run.replace_messages([*run.messages[:-1], said], keep_counted=True)
+        run.conclude(read[fitting][0])
+        return "text"
+    is_taken = fitting is not None and run.output_tries > 0
+    told = [
+        taken_call(call) if is_taken else refused_call(call, problems, is_alone=not others)
+        for call, (_, problems) in zip(answers, read, strict=True)
+    ]
+    run.state.set("messages", told)
+    ending = (yield from call_step(run, policy, tools, others)) if others else None
+    if ending is not None:
+        return ending
+    if is_taken and fitting is not None:
+        run.state.set("messages", [as_text(answers[fitting], reply)])
+        run.conclude(read[fitting][0])
+        return "text"
+    run.output_tries += 1
+    return "no_output" if run.output_tries > MOST_TRIES else None
+
+
+def read_answer(
+    run: RunState, plan: OutputPlan, replies: Sequence[ChatMessage], *, has_tools: bool
+) -> Generator[Effect, Outcome, str | None]:
+    """
+    Take the answer that was given as text; else say what is wrong with it.
+
+    :param run: The run so far.
+    :param plan: What form the answer has to have.
+    :param replies: The model's.
+    :param has_tools: Whether it could have called a tool.
+    :returns: Why the run ends; None when it goes on.
+    """
+    value, problems = plan.reader.read_text(replies[-1].text or "")
+    if not problems:
+        run.conclude(value)
+        return "text"
+    means = run.means(plan)
+    if means == "schema" and has_tools and not plan.beside_tools:
+        note, run.wants_form = plan.now, True  # it has said what it had to say, and only lacks the form
+    elif run.output_tries == MOST_TRIES:
+        return "no_output"
+    else:
+        note, run.output_tries = plan.correction(problems, means), run.output_tries + 1
+    run.add_note(note)
+    yield TellNote(note)
+    return None
+
+
+def call_step(
+    run: RunState, policy: LoopPolicy, tools: Sequence[Tool], calls: Sequence[ToolCall]
+) -> Generator[Effect, Outcome, str | None]:
+    """
+    Run calls of the last reply.
+
+    :param run: The run so far.
+    :param policy: The agent's rules.
+    :param tools: Tools on offer in this step.
+    :param calls: Those of the reply that are for tools.
+    :returns: As `tool_step`.
+    """
     polling = {tool.name for tool in tools if policy.is_repeatable(tool)}
     beyond = run.repeats.beyond(calls, polling, policy.repeats) if policy.repeats else frozenset[int]()
     effect = CallTools(calls, tools, run.withheld, beyond)
@@ -391,10 +556,16 @@ def land(run: RunState, policy: LoopPolicy, reason: str, note: str) -> Generator
         yield RunHooks("before_llm")
         replies = None
         if run.stop_requested is None:
-            last = CallModel(run.messages, (), is_last=True, note=note)
+            last = CallModel(run.messages, (), is_last=True, note=note, schema=schema_for(run, policy, ()))
             replies = yield from call_in_room(run, policy, last)
+            if isinstance(replies, SchemaRefused):
+                replies = yield from call_in_room(run, policy, replace(last, schema=None))
         if isinstance(replies, list) and replies:
             run.record_replies(without_calls(replies))
+            if policy.output is not None:
+                value, problems = policy.output.reader.read_text(replies[-1].text or "")
+                if not problems:
+                    run.conclude(value)
         else:
             left = [message for message in run.messages if message is not request]
             run.state.set("messages", left, handler_override=_replace)

@@ -14,6 +14,7 @@ from llama_agent.events import Event
 from llama_agent.loop.context import tokens_of
 from llama_agent.loop.limits import LimitName, Spent
 from llama_agent.loop.mistakes import Mistakes
+from llama_agent.loop.output import Means, OutputPlan
 from llama_agent.loop.repeats import Repeats
 
 StopReason: TypeAlias = (
@@ -25,6 +26,7 @@ StopReason: TypeAlias = (
         "content_filter",
         "refused",
         "no_answer",
+        "no_output",
         "mistakes",
         "repeating",
         "hook",
@@ -36,8 +38,9 @@ StopReason: TypeAlias = (
 """
 Why a run ended: the model answered; a tool named in `exit_conditions` ran; one of the `Limits`; the model's
 text was cut off by its token limit, or by the server's content filter; it refused, or said nothing though it
-was asked again; its tool calls were wrong so often in a row, or went in circles, that it had to answer
-without; a hook asked for it; an exception; Ctrl-C; cancellation.
+was asked again; its answers didn't fit the `output_type`, though it was told; its tool calls were wrong so
+often in a row, or went in circles, that it had to answer without; a hook asked for it; an exception; Ctrl-C;
+cancellation.
 """
 
 _EXIT_REASONS: Mapping[str, str] = {"max_steps": "max_agent_steps", "refused": "text"}
@@ -49,6 +52,7 @@ _STOP_REASONS: Mapping[str, StopReason] = {
     "length": "length",
     "content_filter": "content_filter",
     "no_answer": "no_answer",
+    "no_output": "no_output",
     "mistakes": "mistakes",
     "repeating": "repeating",
     "cancelled": "cancelled",
@@ -101,8 +105,10 @@ class RunResult(dict[str, Any]):
         usage: Usage,
         events: Sequence[Event],
         leaked_threads: int = 0,
+        output: object = ...,
     ) -> None:
         super().__init__(outputs)
+        self._output = output
         self.run_id = run_id
         self.stop_reason: StopReason = stop_reason
         self.usage = usage
@@ -130,9 +136,9 @@ class RunResult(dict[str, Any]):
         return ""
 
     @property
-    def output(self) -> object:
-        """The answer: its text."""
-        return self.text
+    def output(self) -> Any:
+        """The answer in the form of the run's `output_type`, or None; without one, its text."""
+        return self.text if self._output is ... else self._output
 
     def __repr__(self) -> str:
         return (
@@ -171,6 +177,16 @@ class RunState:
     """Tokens that the model can read at once, as its server said when a request was too long."""
     counted: int = 0
     """Messages whose tokens the server has counted, the last reply included."""
+    is_structured: bool = False
+    """Whether the answer has to have a form."""
+    output: object = None
+    """The answer in that form, once it is there."""
+    output_tries: int = 0
+    """How often the model was told that its answer doesn't fit."""
+    wants_form: bool = False
+    """Whether it has answered in words, and is only asked for the form."""
+    schema_refused: bool = False
+    """Whether the server holds no reply to the answer's schema."""
     big_results: dict[str, str] = field(default_factory=dict[str, str])
     """Whole texts of results that were cut in their messages, by id."""
 
@@ -241,14 +257,32 @@ class RunState:
         used = cast("int", self.state.data.get("context_tokens") or 0)
         return tokens_of(self.messages, tools, self.counted, used)
 
-    def replace_messages(self, messages: Sequence[ChatMessage]) -> None:
+    def replace_messages(self, messages: Sequence[ChatMessage], *, keep_counted: bool = False) -> None:
         """
         Put another conversation in the place of the run's.
 
         :param messages: The conversation.
+        :param keep_counted: Whether it takes as many tokens as before.
         """
         self.state.set("messages", list(messages), handler_override=_replace)
-        self.counted = 0
+        self.counted = self.counted if keep_counted else 0
+
+    def means(self, plan: OutputPlan) -> Means:
+        """
+        How the answer is to get its form now.
+
+        :param plan: The run's.
+        :returns: What suits the server.
+        """
+        return plan.otherwise if self.schema_refused else plan.means
+
+    def conclude(self, output: object) -> None:
+        """
+        The answer is there, in its form.
+
+        :param output: Its object.
+        """
+        self.output, self.output_tries, self.wants_form = output, 0, False
 
     def record_usage(self, replies: Sequence[ChatMessage], *, is_part: bool = True) -> None:
         """
@@ -319,6 +353,7 @@ class RunState:
             usage=self.usage,
             events=events,
             leaked_threads=leaked_threads,
+            **({"output": self.output} if self.is_structured else {}),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -343,6 +378,9 @@ class RunState:
             "window": self.window,
             "counted": self.counted,
             "big_results": dict(self.big_results),
+            "output_tries": self.output_tries,
+            "wants_form": self.wants_form,
+            "schema_refused": self.schema_refused,
         }
 
     @classmethod
@@ -370,6 +408,9 @@ class RunState:
             window=data["window"],
             counted=data["counted"],
             big_results=dict(data["big_results"]),
+            output_tries=data["output_tries"],
+            wants_form=data["wants_form"],
+            schema_refused=data["schema_refused"],
         )
 
     @property

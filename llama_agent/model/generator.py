@@ -186,6 +186,20 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         """
         return self._clients.traits(self._clients.known_model).context_tokens
 
+    def holds_to_schema(self, *, beside_tools: bool) -> bool:
+        """
+        Whether the server holds a reply to a JSON schema (`response_format`), as far as its profile says.
+
+        :param beside_tools: Whether also while tools are on offer. Then it is only so in constrained mode,
+            which asks for calls and answers in separate requests: servers refuse the two together (Groq), or
+            make no more calls (vLLM).
+        :returns: True then.
+        :raises ConfigurationError: No endpoint is chosen, or its key is missing.
+        """
+        model = self._clients.known_model
+        is_constrained = self._mode(model) == "constrained"
+        return is_constrained or (not beside_tools and self._clients.traits(model).json_schema is True)
+
     def warm_up(self) -> None:
         """
         Resolve the endpoint and open the client; does nothing when that has been done.
@@ -392,7 +406,7 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
         traits = self._clients.traits(model)
         self._transport.suit(traits)
         is_auto = self.tool_mode == "auto"
-        match self._learned.get(model, traits.tool_mode) if is_auto else self.tool_mode:
+        match self._mode(model):
             case "native":
                 return adaptive(call) if is_auto else native(call)
             case "prompted":
@@ -401,6 +415,12 @@ class MetaLlamaChatGenerator(OpenAIChatGenerator):
                 return small_model(call)
             case _:
                 return constrained(call)
+
+    def _mode(self, model: str | None) -> str:
+        """How tool calls come about."""
+        if self.tool_mode != "auto":
+            return self.tool_mode
+        return self._learned.get(model or "", self._clients.traits(model).tool_mode)
 
     def _switch(self, call: ModelCall, to: Switch) -> None:
         model = str(call.fields["model"])

@@ -1,0 +1,170 @@
+"""`output_type=`: what an answer has to look like, and the object that becomes of it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from haystack.tools.tool import Tool
+from jsonschema import Draft202012Validator, SchemaError
+
+from llama_agent.arguments import shorten
+from llama_agent.errors import ConfigurationError
+from llama_agent.json_schema import Json, readable
+from llama_agent.lenient_json import NotJson, read_json
+from llama_agent.tooling.schema import BoundArguments, Signature, signature_of
+from llama_agent.tooling.tool import bind
+
+_KEY = "answer"
+"""Holds a value that isn't an object: replies that are held to a schema, and calls, have to be objects."""
+_NAMES = ("final_answer", "give_final_answer", "submit_final_answer")
+_DESCRIPTION = "Give the final answer to the user, once all that is needed for it is known."
+_THOUGHT = re.compile(r"\A\s*<(think|thinking)>.*?</\1>", re.DOTALL)
+_FENCED = re.compile(r"```[a-zA-Z]{0,10}[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+_MOST_TRIES = 20
+"""Places in a text where an object may begin."""
+
+
+class OutputType:
+    """
+    What an answer has to look like.
+
+    `schema`: as a model reads it, an object; `name`: for a server.
+
+    :param output_type: A pydantic model, dataclass, TypedDict, `Literal`, enum, a list of those, any other
+        type that has a JSON schema; or such a schema itself, a dict.
+    :raises ConfigurationError: It can't be described to a model.
+    """
+
+    def __init__(self, output_type: Any) -> None:
+        self.output_type = output_type
+        self.name: str = getattr(output_type, "__name__", None) or _KEY
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", self.name):
+            self.name = _KEY
+        self._signature: Signature | None = None
+        if isinstance(output_type, dict):
+            asked = _checked(cast("Json", output_type))
+        else:
+            self._signature = _signature(output_type)
+            parameters = self._signature.parameters
+            definitions = {"$defs": parameters["$defs"]} if "$defs" in parameters else {}
+            asked = {**parameters["properties"][_KEY], **definitions}
+            if not asked or inspect.isroutine(output_type):
+                raise ConfigurationError(
+                    f"output_type {shorten(repr(output_type))} doesn't say what the answer looks like: give a "
+                    "pydantic model, dataclass, TypedDict, Literal, a list of one, or a JSON schema"
+                )
+        self._is_object = asked.get("type") == "object"
+        if not self._is_object:
+            definitions = {"$defs": asked["$defs"]} if "$defs" in asked else {}
+            inner = {key: value for key, value in asked.items() if key != "$defs"}
+            asked = {"type": "object", "properties": {_KEY: inner}, "required": [_KEY], **definitions}
+        self.schema: Json = asked
+        self._tool = Tool(_KEY, _DESCRIPTION, asked, _never)
+
+    def tool(self, names: Collection[str]) -> Tool:
+        """
+        A tool by which the model gives its answer; it is never run.
+
+        :param names: Of the other tools on offer.
+        :returns: Its parameters are the answer.
+        """
+        name = next((name for name in _NAMES if name not in names), _NAMES[-1])
+        return replace(self._tool, name=name)
+
+    def read(self, given: Mapping[str, Any]) -> tuple[object, list[str]]:
+        """
+        Read an answer that came as an object.
+
+        :param given: What the model gave.
+        :returns: The answer's object; what is wrong with it, one line per problem, empty when it fits.
+        """
+        value: object = dict(given)
+        if not self._is_object and list(given) == [_KEY]:
+            value = given[_KEY]
+        return self._read(value)
+
+    def read_text(self, text: str) -> tuple[object, list[str]]:
+        """
+        Read an answer that came as text: JSON, alone, in a code fence, or with words around it.
+
+        :param text: What the model wrote.
+        :returns: As `read`.
+        """
+        said = _THOUGHT.sub("", text).strip()
+        problems: list[str] = []
+        for candidate in _candidates(said):
+            found = (
+                self.read(cast("Json", candidate)) if isinstance(candidate, dict) else self._read(candidate)
+            )
+            if not found[1]:
+                return found
+            problems = problems or found[1]
+        if not self._is_object and not (bare := self._read(said))[1]:
+            return bare
+        return None, problems or [f"it is not JSON: {shorten(said)}" if said else "it is empty"]
+
+    def _read(self, value: object) -> tuple[object, list[str]]:
+        if self._signature is not None:
+            bound = self._signature.bind({_KEY: value})
+        elif self._is_object and not isinstance(value, dict):
+            return None, [f"it must be a JSON object, not {shorten(json.dumps(value, default=str))}"]
+        else:
+            bound = bind(self._tool, cast("Json", value) if self._is_object else {_KEY: value})
+        if not isinstance(bound, BoundArguments):
+            return None, self._told(bound)
+        is_whole = self._signature is None and self._is_object
+        return (dict(bound.values) if is_whole else bound.values[_KEY]), []
+
+    def _told(self, problems: list[str]) -> list[str]:
+        if not self._is_object:
+            return problems
+        return [problem.removeprefix(f"{_KEY}.").replace(f"{_KEY}: ", "it: ", 1) for problem in problems]
+
+
+def _signature(output_type: Any) -> Signature:
+    def answer(answer: object) -> None: ...
+
+    answer.__annotations__ = {_KEY: output_type, "return": None}
+    try:
+        return signature_of(answer)
+    except ConfigurationError as error:
+        said = str(error).partition(": ")[2] or str(error)
+        raise ConfigurationError(
+            f"output_type {shorten(repr(output_type))} can't be described to a model: {said}"
+        ) from error
+
+
+def _checked(schema: Json) -> Json:
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise ConfigurationError(f"output_type is no JSON schema: {error.message}") from error
+    return readable(schema)
+
+
+def _candidates(text: str) -> Iterator[object]:
+    """What may be the answer in a text: all of it, what stands in fences, objects and arrays in prose."""
+    for part in (text, *reversed(_FENCED.findall(text))):
+        try:
+            yield read_json(part)
+        except NotJson:
+            continue
+    decoder = json.JSONDecoder()
+    at, tries = 0, 0
+    while tries < _MOST_TRIES and (match := re.compile(r"[{\[]").search(text, at)) is not None:
+        tries += 1
+        try:
+            value, at = decoder.raw_decode(text, match.start())
+        except (ValueError, RecursionError):
+            at = match.end()
+        else:
+            yield value
+
+
+def _never(**_: object) -> None:
+    """The answer is taken by the loop."""
