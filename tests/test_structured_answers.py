@@ -18,7 +18,9 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 import jsonschema
 import pytest
 from haystack import component
+from haystack.components.agents.state.state import State
 from haystack.dataclasses import ChatMessage, ToolCall
+from haystack.hooks import hook
 from pydantic import BaseModel, Field, model_validator
 
 from llama_agent import (
@@ -210,8 +212,8 @@ TASKS: dict[str, Task] = {
     "dataclass": Task(Point, {"x": 1, "y": -2}, Point(1, -2), {"x": 1}, "y"),
     "dataclass with a default": Task(
         Person,
-        {"name": "Ada", "age": 36, "nick": None},
-        Person("Ada", 36),
+        {"name": "Ada", "age": 36, "nick": "Countess"},
+        Person("Ada", 36, "Countess"),
         {"name": "Ada", "age": "old"},
         "age",
     ),
@@ -242,13 +244,13 @@ TASKS: dict[str, Task] = {
         Order,
         {
             "customer": {"name": "Ada", "mail": "ada@example.org"},
-            "items": [{"article": "ink", "price": "2.50", "count": 3}],
+            "items": [{"article": "ink", "price": 2.5, "count": 3}],
         },
         Order(
             customer=Customer(name="Ada", mail="ada@example.org"),
-            items=[Item_(article="ink", price=Decimal("2.50"), count=3)],
+            items=[Item_(article="ink", price=Decimal("2.5"), count=3)],
         ),
-        {"customer": {"name": "Ada", "mail": "none"}, "items": [{"article": "ink", "price": "2.50"}]},
+        {"customer": {"name": "Ada", "mail": "none"}, "items": [{"article": "ink", "price": 2.5}]},
         "mail",
     ),
     "one of several kinds": Task(
@@ -469,7 +471,7 @@ def ask_each_way(make: Maker, dress: Callable[[Task], Dress], task: Task) -> dic
     done: dict[str, Asked] = {}
     for number, (name, agent_by) in enumerate(WAYS.items()):
         with worn(dress(task)) as endpoint:
-            mode = "async" if (number + list(TASKS.values()).index(task)) % 2 else "sync"
+            mode = "async" if (number + [*TASKS.values(), task].index(task)) % 2 else "sync"
             result = run(agent_by(make, endpoint, output_type=task.type), way=mode)
             done[name] = Asked(result, endpoint.requests)
     return done
@@ -527,7 +529,6 @@ def test_what_a_mended_answer_took_is_counted(make: Maker, by: str) -> None:
 
 SERVERS: dict[str, Callable[[], Dress]] = {
     "vLLM": VLLM,
-    "vLLM without a tool parser": lambda: VLLM(tool_parser=False),
     "llama.cpp": LlamaCpp,
     "Ollama": Ollama,
     "SGLang": SGLang,
@@ -547,10 +548,8 @@ class Town(BaseModel):
 @pytest.mark.parametrize("server", SERVERS)
 def test_every_kind_of_server_gives_an_answer_beside_tools(make: Maker, server: str) -> None:
     holds_schemas = server not in ("TGI", "Bedrock", "without tools and schemas")
-    # Nobody can know what a model would make of tools that are only described to it: so this one is probed.
-    kinds = {holds_schemas} if server == "vLLM without a tool parser" else {None, holds_schemas}
     ended: dict[bool | None, Any] = {}
-    for knows in kinds:
+    for knows in (None, holds_schemas):
         dress = SERVERS[server]()
         with worn(dress) as endpoint:
             known(endpoint, model=dress.models[0], json_schema=knows)
@@ -558,7 +557,10 @@ def test_every_kind_of_server_gives_an_answer_beside_tools(make: Maker, server: 
             agent = Agent(chat_generator=generator, tools=[look], output_type=Town)
             result = run(agent, "Please give Paris as final_answer.")
         ended[knows] = (result.output, result.stop_reason)
-    assert ended == dict.fromkeys(kinds, (Town(town="Paris"), "answered"))
+    # Held to a schema, the dresses' model doesn't know any more what it was asked first.
+    by_schema = (Town(town="nothing"), "answered")
+    by_tool = (Town(town="Paris"), "answered")
+    assert ended == {None: by_tool, holds_schemas: by_schema if holds_schemas else by_tool}
 
 
 # How it is asked for.
@@ -635,26 +637,110 @@ def test_the_run_can_go_on_after_a_final_tool(make: Maker, endpoint: Endpoint) -
 
 
 @each_way
+@pytest.mark.parametrize("before", [[], [Reply("Four?")]], ids=["at once", "after a mistake"])
 def test_an_answer_beside_other_calls_waits_for_their_results(
-    make: Maker, endpoint: Endpoint, way: str
+    make: Maker, endpoint: Endpoint, way: str, before: list[Reply]
 ) -> None:
     guess = Reply(calls=[("add", {"a": 2, "b": 3}), ("final_answer", {"x": 4, "y": 0})])
-    endpoint.script(guess, Reply(calls=[("final_answer", {"x": 5, "y": 0})]))
+    endpoint.script(*before, guess, Reply(calls=[("final_answer", {"x": 5, "y": 0})]))
     result = run(agent_by_tool(make, endpoint, tools=[add], output_type=Point), way=way)
     assert result.output == Point(5, 0)
+
+
+def test_an_answer_beside_other_calls_is_told_so_at_its_place(make: Maker, endpoint: Endpoint) -> None:
+    answer = ("final_answer", {"x": 5, "y": 0})
+    endpoint.script(Reply(calls=[("add", {"a": 2, "b": 3}), answer]), Reply(calls=[answer]))
+    run(agent_by_tool(make, endpoint, tools=[add], output_type=Point))
     told = [message["content"] for message in endpoint.requests[1].messages if message["role"] == "tool"]
     assert (len(told), told[0]) == (2, "5")
 
 
 def test_an_answer_in_the_first_step_keeps_within_a_limit_of_one(make: Maker, endpoint: Endpoint) -> None:
     endpoint.script(Reply(calls=[("final_answer", {"x": 5, "y": 0})]))
-    result = run(agent_by_tool(make, endpoint, output_type=Point), limits=Limits(steps=1, model_calls=1))
+    result = run(agent_by_tool(make, endpoint, output_type=Point), limits=Limits(steps=1))
     assert (result.output, result.stop_reason) == (Point(5, 0), "answered")
 
 
 def test_a_reply_that_says_nothing_isnt_the_end(make: Maker, endpoint: Endpoint) -> None:
     endpoint.script(Reply(""), Reply('{"x": 1, "y": 2}'))
     assert run(agent_by_schema(make, endpoint, output_type=Point)).output == Point(1, 2)
+
+
+def test_a_stubborn_model_with_tools_ends_the_run_without_an_output(make: Maker) -> None:
+    with worn(Stubborn(TASKS["dataclass"])) as endpoint:
+        result = run(agent_by_schema(make, endpoint, tools=[look], output_type=Point))
+    assert (result.output, result.stop_reason) == (None, "no_output")
+    assert len(endpoint.requests) <= MOST_REQUESTS + 1, "one more, without the tools"
+
+
+REFUSALS = {
+    "OpenAI": VLLM().error(
+        400, "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model."
+    ),
+    "DeepSeek": VLLM().error(400, "This response_format type is unavailable now"),
+    "TGI": TGI().error(400, "Input validation error: grammar is not valid: missing field `value`"),
+    "Groq": Status(400, {"error": {"message": "property 'response_format' is unsupported"}}),
+    "FastAPI": Status(422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "response_format"]}]}),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
+def test_a_server_that_refuses_the_schema_is_asked_in_another_way(
+    make: Maker, endpoint: Endpoint, refusal: Status
+) -> None:
+    endpoint.script(refusal, Reply(calls=[("final_answer", {"x": 5, "y": 0})]))
+    result = run(agent_by_schema(make, endpoint, output_type=Point))
+    assert (result.output, result.stop_reason) == (Point(5, 0), "answered")
+    assert "response_format" not in endpoint.requests[1].json
+
+
+def test_a_server_that_refuses_the_schema_after_tools_is_asked_in_another_way(
+    make: Maker, endpoint: Endpoint
+) -> None:
+    endpoint.script(ADD, Reply("Five."), REFUSALS["OpenAI"], Reply('{"x": 5, "y": 0}'))
+    result = run(agent_by_schema(make, endpoint, tools=[add], output_type=Point))
+    assert (result.output, result.stop_reason) == (Point(5, 0), "answered")
+
+
+def test_a_tool_of_the_users_may_have_that_name(make: Maker, endpoint: Endpoint) -> None:
+    @tool
+    def final_answer(exam: int) -> str:
+        """Look up the final answer of an exam."""
+        return f"of exam {exam}: 5"
+
+    def answer(request: Request) -> Item:
+        name = next(name for name in names_offered(request.json) if name != "final_answer")
+        return Reply(calls=[(name, {"x": 5, "y": 0})])
+
+    endpoint.script(Reply(calls=[("final_answer", {"exam": 3})]), answer)
+    result = run(agent_by_tool(make, endpoint, tools=[final_answer], output_type=Point))
+    assert result.output == Point(5, 0)
+    assert endpoint.requests[1].messages[-1]["content"] == "of exam 3: 5"
+
+
+def test_an_answer_is_no_call_that_is_counted_or_approved(make: Maker, endpoint: Endpoint) -> None:
+    asked: list[str] = []
+
+    class Asking:
+        def needs(self, call: Any, tool: Any) -> bool:
+            asked.append(call.tool_name)
+            return False
+
+        def ask(self, call: Any, tool: Any) -> None: ...
+
+    endpoint.script(ADD, Reply(calls=[("final_answer", {"x": 5, "y": 0})]))
+    agent = agent_by_tool(make, endpoint, tools=[add], output_type=Point, approval=Asking())
+    result = run(agent, limits=Limits(tool_calls=1))
+    assert (result.output, result.stop_reason, set(asked)) == (Point(5, 0), "answered", {"add"})
+    assert result.usage.tool_calls == 1
+
+
+@pytest.mark.parametrize("by", WAYS)
+def test_what_was_sent_before_a_mistake_is_sent_again_as_it_was(make: Maker, by: str) -> None:
+    with worn(Bad(TASKS["dataclass"])) as endpoint:
+        run(WAYS[by](make, endpoint, output_type=Point))
+    first, second = (request.messages for request in endpoint.requests)
+    assert second[: len(first)] == first, "the server's prefix cache is of no use"
 
 
 # What is understood in a text.
@@ -668,6 +754,8 @@ UNDERSTOOD = {
     "behind prose": 'The point is {"x": 1, "y": 2}',
     "before prose": '{"x": 1, "y": 2}\n\nThat is the point that you asked for.',
     "behind prose with braces": 'In the form {x, y}: {"x": 1, "y": 2}.',
+    "behind a formula": "So it is " + r"\frac{1}{2} + " * 15 + 'and that gives {"x": 1, "y": 2}.',
+    "behind thoughts": '<think>Is it {"x": 9, "y": 9}? No.</think>\n{"x": 1, "y": 2}',
     "behind an object that doesn't fit": 'Not {"x": 1}, but {"x": 1, "y": 2}.',
 }
 NOT_UNDERSTOOD = {
@@ -743,6 +831,66 @@ def test_a_json_schema_stays_as_it_was(make: Maker) -> None:
     assert given == SCHEMA
 
 
+SHAPES: dict[str, tuple[Json, Any]] = {
+    "array": ({"type": "array", "items": {"type": "integer"}}, [1, 2]),
+    "enum": ({"enum": ["a", "b"]}, "b"),
+    "number": ({"type": "number", "minimum": 0}, 1.5),
+    "either": ({"anyOf": [{"type": "string"}, {"type": "object", "required": ["x"]}]}, {"x": 1}),
+    "reference": ({"$ref": "#/$defs/p", "$defs": {"p": {"type": "object"}}}, {}),
+    "text that looks like a date": (
+        {"type": "object", "properties": {"day": {"type": "string", "format": "date"}}, "required": ["day"]},
+        {"day": "2026-03-01"},
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_schema_gives_plain_data_of_any_shape(make: Maker, shape: str) -> None:
+    schema, answer = SHAPES[shape]
+    done = ask_each_way(make, Good, Task(schema, answer, answer, None))
+    assert {way: each.result.output for way, each in done.items()} == all_ways(answer)
+
+
+@pytest.mark.parametrize(
+    ("type_", "answer", "output"),
+    [
+        (Booking, {"room": 7, "nights": 2, "breakfast": None}, {"room": 7, "nights": 2}),
+        (Item_, {"article": "ink", "price": 1, "count": None}, Item_(article="ink", price=Decimal(1))),
+        (Tree, {"name": "a", "children": None}, Tree(name="a")),
+    ],
+    ids=["a key that may be missing", "a default", "a tree"],
+)
+def test_null_means_left_out_where_a_strict_schema_leaves_no_other_way(
+    make: Maker, type_: Any, answer: Json, output: Any
+) -> None:
+    with worn(Good(Task(type_, answer, output, None))) as server:
+        result = run(agent_by_schema(make, server, output_type=type_))
+    assert result.output == output
+
+
+SAVED: dict[str, Any] = {
+    "a schema": SCHEMA,
+    "a type": list[int],
+    "a Literal": Literal["low", "high"],
+    "a dataclass": Point,
+    "a list of pydantic": list[City],
+}
+
+
+@pytest.mark.parametrize("given", SAVED.values(), ids=SAVED)
+def test_an_agent_is_saved_with_its_type(given: Any) -> None:
+    saved = json.loads(json.dumps(Agent(output_type=given).to_dict()))
+    assert Agent.from_dict(saved).output_type == given
+
+
+def test_a_type_that_cant_be_found_again_isnt_saved() -> None:
+    class Local(BaseModel):
+        x: int
+
+    with pytest.raises(ConfigurationError, match="output_type"):
+        Agent(output_type=Local).to_dict()
+
+
 def a_function(x: int) -> int:
     return x
 
@@ -788,6 +936,47 @@ def test_at_a_limit_the_last_answer_is_read_as_well(
     agent = WAYS[by](make, endpoint, tools=[add], output_type=Point, max_agent_steps=1)
     result = run(agent, way=way)
     assert (result.output, result.stop_reason, result.text) == (output, "max_steps", text)
+
+
+def test_an_answer_that_was_cut_is_asked_for_again(make: Maker, endpoint: Endpoint) -> None:
+    cut = Reply('{"x": 1, "y"', finish_reason="length")
+    endpoint.script(cut, cut, Reply('{"x": 1, "y": 2}'))
+    result = run(agent_by_schema(make, endpoint, output_type=Point))
+    assert (result.output, result.stop_reason) == (Point(1, 2), "answered")
+
+
+OTHER_ENDS: dict[str, tuple[Reply, Json]] = {
+    "refused": (Reply(None, extra={"refusal": "No."}), {}),
+    "content_filter": (Reply("It", finish_reason="content_filter"), {}),
+    "tool": (ADD, {"exit_conditions": ["add"]}),
+}
+
+
+@pytest.mark.parametrize("reason", OTHER_ENDS)
+def test_a_run_that_ends_for_another_reason_has_no_output(
+    make: Maker, endpoint: Endpoint, reason: str
+) -> None:
+    reply, settings = OTHER_ENDS[reason]
+    endpoint.script(reply)
+    result = run(agent_by_tool(make, endpoint, tools=[add], output_type=Point, **settings))
+    assert (result.output, result.stop_reason) == (None, reason)
+
+
+def test_an_answer_that_a_hook_sends_back_isnt_the_output_of_a_run_that_fails_later(
+    make: Maker, endpoint: Endpoint
+) -> None:
+    sent_back: list[bool] = []
+
+    @hook
+    def send_back(state: State) -> None:
+        if not sent_back:
+            sent_back.append(True)
+            state.set("messages", [ChatMessage.from_user("Look again.")])
+            state.set("continue_run", True)
+
+    endpoint.script(Reply('{"x": 1, "y": 2}'), *[Reply("I don't know any more.")] * MOST_REQUESTS)
+    result = run(agent_by_schema(make, endpoint, output_type=Point, hooks={"on_exit": [send_back]}))
+    assert (result.output, result.stop_reason) == (None, "no_output")
 
 
 def test_corrections_keep_within_the_limits_of_the_run(make: Maker) -> None:
