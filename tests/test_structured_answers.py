@@ -19,6 +19,7 @@ import jsonschema
 import pytest
 from haystack import component
 from haystack.components.agents.state.state import State
+from haystack.core.serialization import allow_deserialization_module
 from haystack.dataclasses import ChatMessage, ToolCall
 from haystack.hooks import hook
 from pydantic import BaseModel, Field, model_validator
@@ -879,6 +880,7 @@ SAVED: dict[str, Any] = {
 
 @pytest.mark.parametrize("given", SAVED.values(), ids=SAVED)
 def test_an_agent_is_saved_with_its_type(given: Any) -> None:
+    allow_deserialization_module(__name__)
     saved = json.loads(json.dumps(Agent(output_type=given).to_dict()))
     assert Agent.from_dict(saved).output_type == given
 
