@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from llama_agent.model.generator import MetaLlamaChatGenerator
     from llama_agent.model.pacing import RateLimit
     from llama_agent.model.retry import RetryPolicy
+    from llama_agent.streaming import AsyncRunStream, RunStream
     from llama_agent.tooling.approval import Approval, Refused
     from llama_agent.tooling.run_context import RunContext
     from llama_agent.tooling.tool import FunctionTool, ToolHints, tool
@@ -67,6 +68,7 @@ __all__ = [
     "Agent",
     "Approval",
     "ApprovalRequested",
+    "AsyncRunStream",
     "CancelToken",
     "ConfigurationError",
     "ContextCompacted",
@@ -95,6 +97,7 @@ __all__ = [
     "RunInterrupted",
     "RunResult",
     "RunStarted",
+    "RunStream",
     "StopReason",
     "SubAgentEvent",
     "TextDelta",
@@ -123,6 +126,8 @@ _HOMES = {
     "ApprovalRequested": "llama_agent.events",
     "CancelToken": "llama_agent.cancel",
     "ConfigurationError": "llama_agent.errors",
+    "AsyncRunStream": "llama_agent.streaming",
+    "RunStream": "llama_agent.streaming",
     "ContextCompacted": "llama_agent.events",
     "SubAgentEvent": "llama_agent.events",
     "LandingStarted": "llama_agent.events",

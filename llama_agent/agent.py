@@ -38,6 +38,7 @@ from llama_agent.model.generator import MetaLlamaChatGenerator
 from llama_agent.model.retry import RetryPolicy, check_policy
 from llama_agent.performer import Performer, RunSettings
 from llama_agent.streaming import AsyncRunStream, Channel, RunStream
+from llama_agent.sub_agents import SubAgentTool, sub_agent_tool
 from llama_agent.tool_names import check_tool_names
 from llama_agent.tool_sizes import ASSUMED_WINDOW, size_warning
 from llama_agent.tooling.approval import Approval
@@ -386,6 +387,22 @@ class Agent(HaystackAgent):
             )
 
         return AsyncRunStream(run, cancel, on_event)
+
+    def as_tool(self, name: str, description: str, *, max_result_chars: int | None = None) -> SubAgentTool:
+        """
+        Make the agent a tool of another one: it is given a task, and its answer is the result.
+
+        It shares the limits, the cancellation, the places for tool calls and the `deps` of the run that it
+        works for, which gets its events as `SubAgentEvent`s. It has an approval of its own, or none; with a
+        destructive tool it is destructive itself. Several of its calls run beside each other.
+
+        :param name: Name that the model sees.
+        :param description: When to hand it a task.
+        :param max_result_chars: Most characters of its answer that the model gets; see `tool`.
+        :returns: A tool with one parameter, `task`. A run that ended early says so in its result.
+        :raises ConfigurationError: The name can't go to a server, or the agent's prompts have variables.
+        """
+        return sub_agent_tool(self, name, description, max_result_chars)
 
     def close(self) -> None:
         """Release the generator, the tools, the hooks, and the thread that async tools of sync runs use."""

@@ -10,7 +10,7 @@ import llama_agent
 
 NAMES = """
 Agent Approval ApprovalRequested CancelToken ConfigurationError ContextCompacted LandingStarted
-SubAgentEvent ToolCallReceived
+AsyncRunStream RunStream SubAgentEvent ToolCallReceived
 ContextOverflow EndpointError Event
 FunctionTool LastAnswerFailed Limits NoteAdded ToolCallsRecovered ToolModeChanged register_text_format
 LlamaAgentError MetaLlamaChatGenerator ModelReplied ModelRequested ParameterRefused

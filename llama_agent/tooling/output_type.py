@@ -55,8 +55,8 @@ class OutputType:
             asked = {**parameters["properties"][_KEY], **definitions}
             if not asked or inspect.isroutine(output_type):
                 raise ConfigurationError(
-                    f"output_type {shorten(repr(output_type))} doesn't say what the answer looks like: give a "
-                    "pydantic model, dataclass, TypedDict, Literal, a list of one, or a JSON schema"
+                    f"output_type {shorten(repr(output_type))} doesn't say what the answer looks like: give "
+                    "a pydantic model, dataclass, TypedDict, Literal, a list of one, or a JSON schema"
                 )
         self._is_object = asked.get("type") == "object"
         if not self._is_object:
