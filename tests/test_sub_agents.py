@@ -154,11 +154,31 @@ def test_an_answer_of_a_type_comes_as_json(make: Maker, endpoint: Endpoint, way:
     assert json.loads(told(result)[0]) == {"x": 1, "y": 2}
 
 
+def test_the_result_of_a_tool_that_ends_it_is_its_result(make: Maker, endpoint: Endpoint) -> None:
+    perform(endpoint, outer=[research(), Reply("Done.")], inner=[ADD])
+    assert told(run(agent_on(make, "outer", researcher(make, add, exit_conditions=["add"])))) == ["5"]
+
+
+@each_way
+def test_it_has_async_tools_too(make: Maker, endpoint: Endpoint, way: str) -> None:
+    @tool
+    async def add(a: int, b: int) -> int:
+        """Add two whole numbers."""
+        await asyncio.sleep(0)
+        return a + b
+
+    def answer(request: Request) -> Item:
+        return Reply(f"It is {request.messages[-1]['content']}.")
+
+    perform(endpoint, outer=[research(), Reply("Done.")], inner=[ADD, answer])
+    assert told(run(agent_on(make, "outer", researcher(make, add)), way)) == ["It is 5."]
+
+
 ENDINGS: dict[str, tuple[Part, dict[str, Any], str]] = {
     "max_steps": (adding, {"max_agent_steps": 1}, "About five."),
     "max_model_calls": (adding, {"limits": Limits(model_calls=3)}, "About five."),
     "no_answer": (lambda _: Reply(""), {}, ""),
-    "no_output": (lambda _: Reply("Who knows."), {"output_type": Point}, "Who knows."),
+    "no_output": (lambda _: Reply("Who knows."), {"output_type": Point}, ""),
 }
 
 
@@ -168,7 +188,7 @@ def test_a_result_says_when_it_ended_early(make: Maker, endpoint: Endpoint, way:
     part, settings, text = ENDINGS[reason]
     perform(endpoint, outer=[research(), Reply("Done.")], inner=part)
     result = run(agent_on(make, "outer", researcher(make, add, **settings)), way)
-    assert f"[ended early: {reason}]" in told(result)[0]
+    assert f"[ended early: {reason}" in told(result)[0]
     assert text in told(result)[0]
     assert (result.text, result.stop_reason) == ("Done.", "answered")
 
@@ -470,6 +490,29 @@ def test_events_of_tasks_side_by_side_can_be_told_apart(make: Maker, endpoint: E
     assert sorted(said) == ["Did one", "Did two"]
 
 
+def test_events_of_a_sub_agent_that_two_runs_share_reach_the_run_that_it_works_for(
+    make: Maker, endpoint: Endpoint
+) -> None:
+    both = threading.Barrier(2)
+
+    def meet(request: Request) -> Item:
+        both.wait(PATIENCE)
+        return Reply(f"Did {request.messages[1]['content']}")
+
+    async def main() -> list[RunResult]:
+        shared = researcher(make)
+        async with agent_on(make, "outer one", shared) as one, agent_on(make, "outer two", shared) as two:
+            return await asyncio.gather(one.run_async("Go."), two.run_async("Go."))
+
+    first, second = [research("one"), Reply("Done.")], [research("two"), Reply("Done.")]
+    perform(endpoint, **{"outer one": first, "outer two": second}, inner=[meet])
+    said = [
+        [e.event.text for e in wrapped(result.events) if isinstance(e.event, ModelReplied)]
+        for result in asyncio.run(main())
+    ]
+    assert said == [["Did one"], ["Did two"]]
+
+
 @each_way
 def test_events_are_nested_as_deep_as_agents_are(make: Maker, endpoint: Endpoint, way: str) -> None:
     perform(
@@ -547,6 +590,26 @@ def test_it_works_in_haystacks_agent(make: Maker, endpoint: Endpoint, way: str) 
     agent.close()
     texts = [str(r.result) for message in result["messages"] for r in message.tool_call_results]
     assert (result["last_message"].text, texts) == ("Five.", ["It is 5."])
+
+
+def test_an_agent_is_saved_with_its_sub_agents(make: Maker, endpoint: Endpoint) -> None:
+    outer = agent_on(make, "outer", researcher(make, max_agent_steps=1, limits=Limits(model_calls=5)))
+    loaded = Agent.from_dict(json.loads(json.dumps(outer.to_dict())))
+    (made,) = loaded.tools
+    assert isinstance(made, Tool) and (made.name, made.description) == ("research", "Find things out.")
+    perform(endpoint, outer=[research(), Reply("Five.")], inner=[Reply("It is 5.")])
+    assert told(run(loaded)) == ["It is 5."]
+
+
+def test_an_agent_whose_prompt_has_variables_is_refused(make: Maker) -> None:
+    agent = Agent(chat_generator=make(), system_prompt="You know all of {{ topic }}.")
+    with pytest.raises(ConfigurationError, match="topic"):
+        agent.as_tool("research", "Find things out.")
+
+
+def test_a_name_that_no_server_takes_is_refused(make: Maker) -> None:
+    with pytest.raises(ConfigurationError, match="my research!"):
+        run(agent_on(make, "outer", agent_on(make, "inner").as_tool("my research!", "Find things out.")))
 
 
 def test_two_sub_agents_of_one_name_are_refused(make: Maker) -> None:
