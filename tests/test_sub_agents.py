@@ -160,18 +160,28 @@ def test_the_result_of_a_tool_that_ends_it_is_its_result(make: Maker, endpoint: 
 
 
 @each_way
-def test_it_has_async_tools_too(make: Maker, endpoint: Endpoint, way: str) -> None:
+def test_its_async_tools_run_on_the_loop_of_the_run_above(make: Maker, endpoint: Endpoint, way: str) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def main() -> RunResult:
+        loops.append(asyncio.get_running_loop())
+        async with agent_on(make, "outer", researcher(make, add)) as agent:
+            return await agent.run_async("Go.")
+
     @tool
     async def add(a: int, b: int) -> int:
         """Add two whole numbers."""
-        await asyncio.sleep(0)
+        loops.append(asyncio.get_running_loop())
         return a + b
 
     def answer(request: Request) -> Item:
         return Reply(f"It is {request.messages[-1]['content']}.")
 
     perform(endpoint, outer=[research(), Reply("Done.")], inner=[ADD, answer])
-    assert told(run(agent_on(make, "outer", researcher(make, add)), way)) == ["It is 5."]
+    sync = way == "sync"
+    result = run(agent_on(make, "outer", researcher(make, add))) if sync else asyncio.run(main())
+    assert told(result) == ["It is 5."]
+    assert len(set(loops)) == 1, "in a sync run, whichever it is"
 
 
 ENDINGS: dict[str, tuple[Part, dict[str, Any], str]] = {
