@@ -816,12 +816,18 @@ class Talkative(Good):
         return self.reply(asked, self.task.answer)
 
 
-@pytest.mark.parametrize("by", WAYS)
-def test_any_text_is_a_text(make: Maker, by: str) -> None:
-    said = "Paris, of course."
-    with worn(Talkative(Task(str, said, said, None))) as server:
-        result = run(WAYS[by](make, server, output_type=str))
-    assert (result.output, result.stop_reason, len(server.requests)) == (said, "answered", 1)
+TEXTS = {
+    "prose": "Paris, of course.",
+    "that quotes JSON": 'He said {"answer": "no"} to me.',
+    "with code": 'Write\n```json\n"abc"\n```\ninto the file.',
+}
+
+
+@pytest.mark.parametrize("said", TEXTS.values(), ids=TEXTS)
+def test_any_text_is_a_text(make: Maker, said: str) -> None:
+    done = ask_each_way(make, Talkative, Task(str, said, said, None))
+    assert {way: each.result.output for way, each in done.items()} == all_ways(said)
+    assert {way: len(each.requests) for way, each in done.items()} == all_ways(1)
 
 
 def test_a_json_schema_stays_as_it_was(make: Maker) -> None:
