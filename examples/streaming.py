@@ -1,8 +1,6 @@
-"""Text as it is written, and events as they happen."""
+"""A run as it happens: text as it is written, tools as they work, and the result at the end."""
 
-from haystack.dataclasses import StreamingChunk
-
-from llama_agent import Agent, Event, ToolFinished, tool
+from llama_agent import Agent, RunFinished, TextDelta, TextSuperseded, ToolFinished, tool
 
 
 @tool(read_only=True)
@@ -17,18 +15,17 @@ def moon_phase(day: int) -> str:
     return ["new", "waxing", "full", "waning"][day // 8 % 4]
 
 
-def show_text(chunk: StreamingChunk) -> None:
-    """Print a piece of text as soon as it arrives."""
-    print(chunk.content, end="", flush=True)
-
-
-def show_tools(event: Event) -> None:
-    """Print each tool's result."""
-    if isinstance(event, ToolFinished):
-        print(f"[{event.tool_name} gave {event.result}]")
-
-
 if __name__ == "__main__":
-    with Agent(tools=[moon_phase], streaming_callback=show_text) as agent:
-        agent.run("What is the phase of the moon on day 17?", on_event=show_tools)
-    print()
+    with Agent(tools=[moon_phase]) as agent:
+        for event in agent.stream("What is the phase of the moon on day 17?"):
+            match event:
+                case TextDelta(text=text):
+                    print(text, end="", flush=True)
+                case TextSuperseded():
+                    print("\n[the answer broke off, and begins anew]")
+                case ToolFinished(tool_name=name, result=result):
+                    print(f"[{name} gave {result}]")
+                case RunFinished(result=result) if result is not None:
+                    print(f"\n{result.stop_reason}, {result.usage.total_tokens} tokens")
+                case _:
+                    pass

@@ -548,6 +548,19 @@ class Agent(HaystackAgent):
             tool=reader.tool(names),
         )
 
+    def required_names(self) -> list[str]:
+        """
+        Variables of the prompts that each run has to be given.
+
+        :returns: Their names.
+        """
+        names: set[str] = set()
+        for builder in (self._system_chat_prompt_builder, self._user_chat_prompt_builder):
+            if builder is not None:
+                required = builder.required_variables
+                names.update(builder.variables if required == "*" else required or ())
+        return sorted(names)
+
     def _check_names(self, values: dict[str, Any]) -> None:
         builders = (self._system_chat_prompt_builder, self._user_chat_prompt_builder)
         variables = {name for builder in builders if builder is not None for name in builder.variables}

@@ -80,8 +80,7 @@ def sub_agent_tool(
     :returns: The tool.
     :raises ConfigurationError: Its prompts have variables, which a task alone doesn't fill.
     """
-    builders = (agent._system_chat_prompt_builder, agent._user_chat_prompt_builder)  # pyright: ignore[reportPrivateUsage]
-    if wanted := sorted({v for b in builders if b is not None for v in b.required_variables}):
+    if wanted := agent.required_names():
         raise ConfigurationError(
             f"as_tool: the agent's prompts need {', '.join(wanted)}, and a tool gives it a task alone. Use "
             "Haystack's AgentTool, which has parameters for them."

@@ -24,12 +24,18 @@ ARGUMENTS = {
     "list_files": {"folder": "."},
     "letter_count": {"word": "llama"},
     "factors": {"number": 91},
+    "reviews_of": {"product": "lamp"},
+    "final_answer": {"mood": "mixed", "complaints": ["dear"]},
+    "ask_travel_agent": {"task": "How long to Bern?"},
+    "train_hours": {"town": "Bern"},
 }
 SHOWN = {
     "hello_tool": "It is 42\nanswered",
     "async_tools": "It is 12\n",
     "toolset": "It is oat milk is on the list\n['oat milk']",
-    "streaming": "[moon_phase gave full]\nIt is full\n",
+    "streaming": "[moon_phase gave full]\nIt is full\nanswered, ",
+    "structured_answer": "mixed\n- dear\n",
+    "sub_agents": "[travel agent: train_hours gave 3.5]\nIt is It is 3.5\n",
     "haystack_pipeline": "It is 5\n",
     "task_script": "It is 5 (answered",
     "run_context": "[units_left: looking for lamp]\nIt is 3\n",
@@ -43,6 +49,9 @@ SHOWN = {
 
 def a_model_that_calls_the_first_tool(request: Request) -> Reply:
     last = request.messages[-1]
+    offered = [tool["function"]["name"] for tool in request.json["tools"]]
+    if last["role"] == "tool" and "final_answer" in offered:
+        return Reply(calls=[("final_answer", ARGUMENTS["final_answer"])])
     if last["role"] == "tool":
         return Reply(f"It is {last['content']}")
     name = request.json["tools"][0]["function"]["name"]

@@ -25,7 +25,7 @@ ARGUMENTS = {
     "country": "Peru",
     "name": "Ada",
     "folder": ".",
-    "city": "Oslo",
+    "city": "Lima",
 }
 
 
@@ -99,6 +99,14 @@ def test_the_doctor_the_models_and_the_probe() -> None:
     assert "ok answers" in done.stdout
     assert "\nm\n" in done.stdout
     assert "saved in" in done.stdout
+
+
+def test_the_chat_answers() -> None:
+    (command,) = [text for text in COMMANDS if "llama-agent chat" in text]
+    with Endpoint(["m"]) as endpoint:
+        endpoint.script(Always(a_model_that_calls_the_first_tool))
+        done = in_a_shell(f"export LLAMA_AGENT_ENDPOINT={endpoint.url}\n{command}")
+    assert (done.returncode, done.stdout) == (0, "It is 42\n"), done.stderr
 
 
 def test_the_main_job_runs_on_the_embedded_model() -> None:
