@@ -325,8 +325,15 @@ class Agent(HaystackAgent):
         user_message: Messages | None = None,
         streaming_callback: StreamingCallbackT | None = None,
         *,
+        messages: Messages | None = None,
+        generation_kwargs: dict[str, Any] | None = None,
+        tools: Any = None,
+        hook_context: dict[str, Any] | None = None,
         on_event: OnEvent | None = None,
+        deps: object = None,
+        limits: Limits | None = None,
         cancel: CancelToken | None = None,
+        output_type: Any = None,
         **kwargs: Any,
     ) -> RunStream:
         """
@@ -342,8 +349,15 @@ class Agent(HaystackAgent):
 
         :param user_message: As in `run`.
         :param streaming_callback: As in `run`; called in the run's own thread.
+        :param messages: As in `run`.
+        :param generation_kwargs: As in `run`.
+        :param tools: As in `run`.
+        :param hook_context: As in `run`.
         :param on_event: As in `run`; likewise.
+        :param deps: As in `run`.
+        :param limits: As in `run`.
         :param cancel: As in `run`.
+        :param output_type: As in `run`.
         :param kwargs: As in `run`.
         :returns: The events; see `RunStream` for their order. The run begins when the first is asked for, in
             a thread of its own. Leaving early cancels it.
@@ -353,7 +367,20 @@ class Agent(HaystackAgent):
         _check_listener(on_event)
 
         def run(channel: Channel, token: CancelToken) -> RunResult:
-            return self.run(user_message, streaming_callback, on_event=channel, cancel=token, **kwargs)
+            return self.run(
+                user_message,
+                streaming_callback,
+                messages=messages,
+                generation_kwargs=generation_kwargs,
+                tools=tools,
+                hook_context=hook_context,
+                on_event=channel,
+                deps=deps,
+                limits=limits,
+                cancel=token,
+                output_type=output_type,
+                **kwargs,
+            )
 
         return RunStream(run, cancel, on_event)
 
@@ -362,8 +389,15 @@ class Agent(HaystackAgent):
         user_message: Messages | None = None,
         streaming_callback: StreamingCallbackT | None = None,
         *,
+        messages: Messages | None = None,
+        generation_kwargs: dict[str, Any] | None = None,
+        tools: Any = None,
+        hook_context: dict[str, Any] | None = None,
         on_event: OnEvent | None = None,
+        deps: object = None,
+        limits: Limits | None = None,
         cancel: CancelToken | None = None,
+        output_type: Any = None,
         **kwargs: Any,
     ) -> AsyncRunStream:
         """
@@ -371,8 +405,15 @@ class Agent(HaystackAgent):
 
         :param user_message: As in `run`.
         :param streaming_callback: As in `run_async`.
+        :param messages: As in `run`.
+        :param generation_kwargs: As in `run`.
+        :param tools: As in `run`.
+        :param hook_context: As in `run`.
         :param on_event: As in `run`.
+        :param deps: As in `run`.
+        :param limits: As in `run`.
         :param cancel: As in `run`.
+        :param output_type: As in `run`.
         :param kwargs: As in `run`.
         :returns: The events, for `async for`; see `RunStream` for their order. The run waits for whoever
             takes them. Leave early by `async with` or `aclose()`.
@@ -383,7 +424,18 @@ class Agent(HaystackAgent):
 
         async def run(channel: Channel, token: CancelToken) -> RunResult:
             return await self.run_async(
-                user_message, streaming_callback, on_event=channel, cancel=token, **kwargs
+                user_message,
+                streaming_callback,
+                messages=messages,
+                generation_kwargs=generation_kwargs,
+                tools=tools,
+                hook_context=hook_context,
+                on_event=channel,
+                deps=deps,
+                limits=limits,
+                cancel=token,
+                output_type=output_type,
+                **kwargs,
             )
 
         return AsyncRunStream(run, cancel, on_event)

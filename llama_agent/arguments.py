@@ -30,8 +30,13 @@ MISTAKE = "mistake"
 
 WITHHELD = "withheld"
 """In a tool message's `meta`: why the call was kept from being run, a `WithheldBy`."""
-WithheldBy: TypeAlias = Literal["limit", "turn", "repeat"]
-"""The run's limits; its tool can't be called in this turn; the same call has been made too often."""
+WithheldBy: TypeAlias = Literal["limit", "turn", "repeat", "answer"]
+"""
+The run's limits; its tool can't be called in this turn; the same call has been made too often; it gives the
+answer, and is no tool's.
+"""
+NOTE = "note"
+"""In a user message's `meta`: the run tells the model something, and no user did."""
 
 SUMMARY = "summary"
 """In a user message's `meta`: it stands for earlier steps, and nobody but the model wrote it."""

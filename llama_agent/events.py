@@ -382,8 +382,8 @@ class EventSink:
             if not is_delta:
                 self.events.append(event)
             self._tell(event)
-        if self._above is not None:
-            self._above.relay(event)
+            if self._above is not None:
+                self._above.relay(event)
 
     def finish(self, make_result: Callable[[], RunResult], *, stop_reason: str, steps: int) -> RunResult:
         """
@@ -404,8 +404,8 @@ class EventSink:
             self.events.append(event)
             result = make_result()
             self._tell(replace(event, result=result))
-        if self._above is not None:
-            self._above.relay(event)
+            if self._above is not None:
+                self._above.relay(event)
         return result
 
     def relay(self, event: Event) -> None:
@@ -423,8 +423,8 @@ class EventSink:
             if not isinstance(event, _DELTAS):
                 self.events.append(outer)
             self._tell(outer)
-        if self._above is not None:
-            self._above.relay(outer)
+            if self._above is not None:
+                self._above.relay(outer)
 
     def _tell(self, event: Event) -> None:
         if self._on_event is None:

@@ -174,7 +174,7 @@ class Performer:
             case CallTools():
                 with self._kept(self._batch(effect)) as batch:
                     if self._listener is not None:
-                        self._listener.early.drop()
+                        self._count_dropped(self._listener.early.drop())
                     return self.settings.execution.run(batch)
             case ReadTools():
                 return list(self.read_tools())
@@ -207,7 +207,7 @@ class Performer:
             case CallTools():
                 with self._kept(self._batch(effect)) as batch:
                     if self._listener is not None:
-                        await self._listener.early.drop_async()
+                        self._count_dropped(await self._listener.early.drop_async())
                     return await self.settings.execution.run_async(batch)
             case ReadTools():
                 return list(self.read_tools())
@@ -295,7 +295,7 @@ class Performer:
                 call.take(cast("Any", self.settings.generator).run(**self._inputs(effect, share)))
         finally:
             if listener is not None and not call.has_calls:
-                listener.early.drop()
+                self._count_dropped(listener.early.drop())
         for chunk in self._given_back(effect, call):
             self._show(chunk)
         return call.outcome
@@ -314,10 +314,15 @@ class Performer:
                     call.take(await self._ask_async(self._inputs(effect, share)))
         finally:
             if listener is not None and not call.has_calls:
-                await listener.early.drop_async()
+                self._count_dropped(await listener.early.drop_async())
         for chunk in self._given_back(effect, call):
             await self._show_async(chunk)
         return call.outcome
+
+    def _count_dropped(self, calls: int) -> None:
+        """Calls that were begun for a reply that broke off were made, and count."""
+        if calls:
+            self.run.usage = replace(self.run.usage, tool_calls=self.run.usage.tool_calls + calls)
 
     def _check_cancelled(self) -> None:
         if self._upstream is not None:
@@ -446,7 +451,7 @@ class Performer:
                 inputs["streaming_callback"] = _unheard_async if is_async else _unheard
         elif is_ours and self.settings.streaming_callback is not None:
             inputs["streaming_callback"] = self.settings.streaming_callback
-        elif not is_ours and self._streams:
+        elif not is_ours and self._streams and self._takes_callback:
             inputs["streaming_callback"] = self._telling_callback()
         if self._listener is not None:
             inputs["listener"] = self._listener
@@ -458,6 +463,14 @@ class Performer:
         if retry is not None:
             inputs["retry"] = retry
         return inputs
+
+    @property
+    def _takes_callback(self) -> bool:
+        """Haystack's protocol doesn't ask a generator to stream."""
+        if self.settings.streaming_callback is not None:
+            return True  # the caller's word
+        parameters = inspect.signature(self.settings.generator.run).parameters
+        return "streaming_callback" in parameters
 
     @property
     def _streams(self) -> bool:
@@ -571,7 +584,9 @@ class Performer:
         """Calls that aren't to be run, by place; early ones were granted when they were begun."""
         kept_back: dict[int, NotCalled] = {}
         for place, call in enumerate(effect.calls):
-            if call.tool_name in effect.withheld:
+            if place in effect.answers:
+                kept_back[place] = NotCalled("answer", effect.answers[place])
+            elif call.tool_name in effect.withheld:
                 kept_back[place] = NotCalled("turn", f"Tool '{call.tool_name}' can't be called in this turn.")
             elif place in effect.beyond:
                 text = f"Tool '{call.tool_name}' was not called: this very call was made too often."

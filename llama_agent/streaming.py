@@ -35,6 +35,7 @@ class Channel:
         self._on_event = on_event
         self._events: deque[Event] = deque()
         self._is_closed = False
+        self._telling = threading.local()
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
@@ -42,8 +43,18 @@ class Channel:
             self.result = event.result
         if not self._is_closed:
             self.put(event)
-        if self._on_event is not None:
+        if self._on_event is None:
+            return
+        self._telling.now = True
+        try:
             self._on_event(event)
+        finally:
+            self._telling.now = False
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether this thread is in the listener now: the run waits for that."""
+        return getattr(self._telling, "now", False)
 
     def put(self, event: Event) -> None:
         """Keep an event until somebody takes it."""
@@ -140,10 +151,11 @@ class RunStream(Iterator[Event]):
     Order: `RunStarted` is the first, `RunFinished` the last; in each step `ModelRequested`, what comes of the
     reply, `ModelReplied`; for each call `ToolCallReceived`, `ToolStarted`, `ToolFinished`. Calls of one reply
     run beside each other, and those that may begin early do so before `ModelReplied`. After `TextSuperseded`
-    the reply begins anew.
+    the reply begins anew: a call that comes again is received again, and not started again.
 
     A run that isn't followed to its end is cancelled: by `close()`, at the end of a `with` block, or when the
-    stream is forgotten. One whose events nobody takes waits.
+    stream is forgotten. One whose events nobody takes waits. Ctrl-C ends it with `RunInterrupted` while the
+    next event is waited for; in the code around it, that is yours to handle.
     """
 
     def __init__(
@@ -157,6 +169,7 @@ class RunStream(Iterator[Event]):
         self._cancel = CancelToken()
         self._unlink = cancel.on_cancel(self._cancel.cancel) if cancel is not None else None
         self._outcome: Future[RunResult] | None = None
+        self._starting = threading.Lock()
         self._is_told = False
 
     @property
@@ -171,8 +184,9 @@ class RunStream(Iterator[Event]):
         if self._is_told:
             raise StopIteration
         try:
-            if self._outcome is None:
-                self._outcome = self._start()
+            with self._starting:
+                if self._outcome is None:
+                    self._outcome = self._start()
             event = self._channel.take()
         except KeyboardInterrupt as error:
             self.close()
@@ -190,9 +204,11 @@ class RunStream(Iterator[Event]):
     def close(self) -> None:
         """
         End the run, if it hasn't ended, and wait until it has: `result` is what it had got to then.
+
+        Called by the run's own `on_event`, it doesn't wait.
         """
         self._end()
-        if self._outcome is not None and not self._is_told:
+        if self._outcome is not None and not self._is_told and not self._channel.is_telling:
             self._outcome.exception()
         self._is_told = True
 

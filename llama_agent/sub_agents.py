@@ -125,7 +125,7 @@ def _hints(agent: Agent) -> ToolHints:
 def _told(result: RunResult) -> str:
     """What the model above gets of a run."""
     output = cast("object", result.output)
-    text = output if isinstance(output, str) else "" if output is None else to_json(output).decode()
+    text = output if isinstance(output, str) else result.text if output is None else to_json(output).decode()
     last = result.messages[-1].tool_call_results
     if not text and result.stop_reason == "tool" and last:
         text = text_of(last[0].result)

@@ -156,10 +156,13 @@ def _line() -> str | None:
     while True:
         try:
             if not sys.stdin.isatty():
-                return sys.stdin.readline() or None
+                return _read()
+            if sys.__stdout__ is None or not sys.__stdout__.isatty():
+                print("> ", end="", file=sys.stderr, flush=True)  # the answers go elsewhere
+                return _read()
             with suppress(ImportError):
                 importlib.import_module("readline")  # lets what is typed be edited
-            with redirect_stdout(sys.__stdout__ if sys.__stdout__ is not None else sys.stderr):
+            with redirect_stdout(sys.__stdout__):
                 return input("> ")
         except EOFError:
             _tell("")
@@ -167,7 +170,13 @@ def _line() -> str | None:
         except UnicodeDecodeError as error:
             raise ConfigurationError(f"standard input is no text: {error}") from error
         except KeyboardInterrupt:
-            _tell("\n(/exit or Ctrl-D leaves)")
+            with suppress(KeyboardInterrupt):
+                _tell("\n(/exit or Ctrl-D leaves)")
+
+
+def _read() -> str | None:
+    line = sys.stdin.readline()
+    return line.removesuffix("\n") if line else None
 
 
 def _list_tools(agent: Agent) -> None:

@@ -7,15 +7,16 @@ and no I/O in here: so a run can be replayed by feeding its outcomes back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TypeAlias, cast
 
 from haystack.dataclasses import ChatMessage, ChatRole, ToolCall
 from haystack.hooks.protocol import HookPoint
 from haystack.tools.tool import Tool
 
-from llama_agent.arguments import WITHHELD
+from llama_agent.arguments import NOTE, WITHHELD
 from llama_agent.loop.context import (
     KEPT,
     Room,
@@ -30,11 +31,12 @@ from llama_agent.loop.mistakes import MISTAKEN, Mistakes
 from llama_agent.loop.odd_replies import MOST_NOTES, is_answer, is_cut, note_on
 from llama_agent.loop.output import (
     MOST_TRIES,
+    TAKEN,
     AnswerReader,
     OutputPlan,
     as_text,
-    refused_call,
-    taken_call,
+    refusal,
+    refused,
 )
 from llama_agent.loop.repeats import CIRCLING, NOT_NOW, REPEATED, TIMES, Finding, Repeats
 from llama_agent.loop.state import RunState
@@ -46,6 +48,7 @@ LIMITED = (
     "with what you know, and say what is missing."
 )
 
+NO_ANSWERS: Mapping[int, str] = MappingProxyType({})
 LANDING_NOTES = {"mistakes": MISTAKEN, "repeating": CIRCLING}
 """What a model is told that has to answer without tools, by what went wrong too often."""
 
@@ -97,13 +100,15 @@ class CallTools:
     """
     Effect: run the tool calls of one reply. Outcome: one tool message per call, in the calls' order.
 
-    `withheld`: tools that can't be called in this turn; `beyond`: places of calls that were made too often.
+    `withheld`: tools that can't be called in this turn; `beyond`: places of calls that were made too often;
+    `answers`: calls that give the run's answer, by place, with what the model is told of each.
     """
 
     calls: Sequence[ToolCall]
     tools: Sequence[Tool]
     withheld: frozenset[str] = frozenset()
     beyond: frozenset[int] = frozenset()
+    answers: Mapping[int, str] = field(default_factory=dict[int, str])
 
 
 @dataclass(frozen=True)
@@ -206,8 +211,10 @@ def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
         run.count_step()
         if ending in LANDING_NOTES:
             yield from land(run, policy, ending, LANDING_NOTES[ending])
-        if ending is not None and (yield from ends(run, ending)):
-            break
+        if ending is not None:
+            if (yield from ends(run, ending)):
+                break
+            run.output = None
     if limit is not None:
         yield from land(run, policy, limit, LIMITED)
     yield RunHooks("after_run")
@@ -299,9 +306,13 @@ def as_sent(
     :returns: The messages of the request.
     """
     plan = policy.output
-    if plan is None or (tools and not (plan.beside_tools and run.means(plan) == "schema")):
+    if plan is None:
         return messages
-    return plan.told(messages)
+    if tools and not (plan.beside_tools and run.means(plan) == "schema"):
+        run.is_asked_freely = True
+        return messages
+    # Told from the first request on, it stays in its place: what was sent is sent again as it was.
+    return plan.told(messages, at_end=run.is_asked_freely)
 
 
 def call_in_room(
@@ -436,15 +447,19 @@ def answer_step(
         run.replace_messages([*run.messages[:-1], said], keep_counted=True)
         run.conclude(read[fitting][0])
         return "text"
-    is_taken = fitting is not None and run.output_tries > 0
-    told = [
-        taken_call(call) if is_taken else refused_call(call, problems, is_alone=not others)
+    is_taken = fitting is not None and run.is_told_alone
+    texts = [
+        TAKEN if is_taken else refusal(call, problems)
         for call, (_, problems) in zip(answers, read, strict=True)
     ]
-    run.state.set("messages", told)
-    ending = (yield from call_step(run, policy, tools, others)) if others else None
-    if ending is not None:
-        return ending
+    if others:
+        places = [place for place, call in enumerate(calls) if call.tool_name == plan.tool.name]
+        ending = yield from call_step(run, policy, tools, calls, dict(zip(places, texts, strict=True)))
+        if ending is not None:
+            return ending
+        run.is_told_alone = True
+    else:
+        run.state.set("messages", [refused(call, text) for call, text in zip(answers, texts, strict=True)])
     if is_taken and fitting is not None:
         run.state.set("messages", [as_text(answers[fitting], reply)])
         run.conclude(read[fitting][0])
@@ -482,20 +497,25 @@ def read_answer(
 
 
 def call_step(
-    run: RunState, policy: LoopPolicy, tools: Sequence[Tool], calls: Sequence[ToolCall]
+    run: RunState,
+    policy: LoopPolicy,
+    tools: Sequence[Tool],
+    calls: Sequence[ToolCall],
+    answers: Mapping[int, str] = NO_ANSWERS,
 ) -> Generator[Effect, Outcome, str | None]:
     """
-    Run calls of the last reply.
+    Run the calls of the last reply.
 
     :param run: The run so far.
     :param policy: The agent's rules.
     :param tools: Tools on offer in this step.
-    :param calls: Those of the reply that are for tools.
+    :param calls: Those of the reply.
+    :param answers: Those that give the answer, and aren't run, by place: what the model is told of each.
     :returns: As `tool_step`.
     """
     polling = {tool.name for tool in tools if policy.is_repeatable(tool)}
     beyond = run.repeats.beyond(calls, polling, policy.repeats) if policy.repeats else frozenset[int]()
-    effect = CallTools(calls, tools, run.withheld, beyond)
+    effect = CallTools(calls, tools, run.withheld, beyond, answers)
     results = cast("list[ChatMessage]", (yield effect) if calls else [])
     withheld = [result.meta[WITHHELD] for result in results if WITHHELD in result.meta]
     run.record_results(run.mistakes.hinted(calls, results, tools), unfinished=len(withheld))
@@ -551,7 +571,7 @@ def land(run: RunState, policy: LoopPolicy, reason: str, note: str) -> Generator
     run.mistakes, run.repeats, run.withheld = Mistakes(), Repeats(), frozenset()
     if policy.lands:
         yield TellLanding(reason)
-        request = ChatMessage.from_user(note)
+        request = ChatMessage.from_user(note, meta={NOTE: True})
         run.state.set("messages", [request])
         yield RunHooks("before_llm")
         replies = None

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from haystack.dataclasses import ChatMessage, ChatRole, ToolCall
 from haystack.tools.tool import Tool
 
-from llama_agent.arguments import MALFORMED, MISTAKE
+from llama_agent.arguments import MALFORMED, MISTAKE, NOTE, SUMMARY
 
 MOST_TRIES = 3
 """How often the model is told what is wrong, before the run ends without the answer's object."""
@@ -22,6 +22,7 @@ answer; or it is only told.
 _FORM = "Give the answer as JSON alone, without other words, in the form of this schema:\n{schema}"
 _NOW = "Now give this answer in its final form. " + _FORM
 _WRONG = "The answer doesn't have the right form:\n{problems}\n"
+TAKEN = "The answer was taken."
 _CALL = "Give it by calling '{name}'."
 _ALONE = (
     "Not taken yet: it came together with other calls, before their results were known. Call it again, "
@@ -94,47 +95,51 @@ class OutputPlan:
             return None, [str(error)]
         return self.reader.read(call.arguments)
 
-    def told(self, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    def told(self, messages: Sequence[ChatMessage], *, at_end: bool) -> list[ChatMessage]:
         """
-        A conversation with the form in its last user message: a server that holds a reply to it needn't show
-        it to the model.
+        A conversation with the form in a user message: a server that holds a reply to it needn't show it to
+        the model.
 
         :param messages: The conversation; it stays as it is.
+        :param at_end: Whether in the last message that isn't the model's, or a tool's; else in the user's own
+            last one.
         :returns: What to send.
         """
-        users = [place for place, message in enumerate(messages) if message.is_from(ChatRole.USER)]
-        if not users or self.form in ((last := messages[users[-1]]).text or ""):
+        said = (
+            place
+            for place, message in enumerate(messages)
+            if message.is_from(ChatRole.USER) and (at_end or not message.meta.keys() & {NOTE, SUMMARY})
+        )
+        place = max(said, default=-1)
+        if place < 0 or self.form in ((last := messages[place]).text or ""):
             return list(messages)
-        place, form = users[-1], f"\n\n{self.form}"
         if last.text is None or len(last.texts) > 1 or last.images:
-            return [*messages[: place + 1], ChatMessage.from_user(form.strip()), *messages[place + 1 :]]
-        told = ChatMessage.from_user(last.text + form, meta=dict(last.meta), name=last.name)
+            return [*messages[: place + 1], ChatMessage.from_user(self.form), *messages[place + 1 :]]
+        told = ChatMessage.from_user(f"{last.text}\n\n{self.form}", meta=dict(last.meta), name=last.name)
         return [*messages[:place], told, *messages[place + 1 :]]
 
 
-def refused_call(call: ToolCall, problems: Sequence[str], *, is_alone: bool) -> ChatMessage:
+def refusal(call: ToolCall, problems: Sequence[str]) -> str:
+    """
+    What the model is told of an answer that isn't taken.
+
+    :param call: A call of the answer's tool.
+    :param problems: What is wrong with it; nothing, where it came beside other calls.
+    :returns: The text.
+    """
+    lines = "\n".join(f"- {problem}" for problem in problems)
+    return f"The answer doesn't fit:\n{lines}\nCall '{call.tool_name}' again." if problems else _ALONE
+
+
+def refused(call: ToolCall, text: str) -> ChatMessage:
     """
     The tool message for an answer that isn't taken.
 
     :param call: A call of the answer's tool.
-    :param problems: What is wrong with it.
-    :param is_alone: Whether it was the only call.
+    :param text: What the model is told.
     :returns: The message.
     """
-    lines = "\n".join(f"- {problem}" for problem in problems)
-    text = f"The answer doesn't fit:\n{lines}\nCall '{call.tool_name}' again." if problems else _ALONE
-    meta = {MISTAKE: True} if is_alone else None
-    return ChatMessage.from_tool(text, origin=call, error=True, meta=meta)
-
-
-def taken_call(call: ToolCall) -> ChatMessage:
-    """
-    The tool message for an answer that is taken, though it came beside other calls.
-
-    :param call: A call of the answer's tool.
-    :returns: The message.
-    """
-    return ChatMessage.from_tool("The answer was taken.", origin=call)
+    return ChatMessage.from_tool(text, origin=call, error=True, meta={MISTAKE: True})
 
 
 def as_text(call: ToolCall, reply: ChatMessage) -> ChatMessage:

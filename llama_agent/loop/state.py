@@ -10,6 +10,7 @@ from haystack.components.agents.state.state import State
 from haystack.dataclasses import ChatMessage, ChatRole, ToolCall
 from haystack.tools.tool import Tool
 
+from llama_agent.arguments import NOTE
 from llama_agent.events import Event
 from llama_agent.loop.context import tokens_of
 from llama_agent.loop.limits import LimitName, Spent
@@ -70,7 +71,8 @@ class Usage:
     :param input_tokens: Tokens sent, over all model calls, as the server counted them; 0 when it didn't.
     :param output_tokens: Tokens received, likewise.
     :param model_calls: Model replies.
-    :param tool_calls: Tool calls that were answered, well or badly.
+    :param tool_calls: Tool calls that were answered, well or badly; and those that were begun early for a
+        reply that broke off, and didn't come again.
     :param cost: What the model calls cost, by the `prices` of the run's `Limits`; 0 without.
     """
 
@@ -183,6 +185,10 @@ class RunState:
     """The answer in that form, once it is there."""
     output_tries: int = 0
     """How often the model was told that its answer doesn't fit."""
+    is_told_alone: bool = False
+    """Whether the model was told to give its answer alone."""
+    is_asked_freely: bool = False
+    """Whether it was asked without being told of the answer's form."""
     wants_form: bool = False
     """Whether it has answered in words, and is only asked for the form."""
     schema_refused: bool = False
@@ -245,7 +251,7 @@ class RunState:
 
         :param text: The note.
         """
-        self.state.set("messages", [ChatMessage.from_user(text)])
+        self.state.set("messages", [ChatMessage.from_user(text, meta={NOTE: True})])
 
     def tokens_for(self, tools: Sequence[Tool]) -> int:
         """
@@ -282,7 +288,8 @@ class RunState:
 
         :param output: Its object.
         """
-        self.output, self.output_tries, self.wants_form = output, 0, False
+        self.output, self.output_tries = output, 0
+        self.wants_form = self.is_told_alone = False
 
     def record_usage(self, replies: Sequence[ChatMessage], *, is_part: bool = True) -> None:
         """
@@ -379,6 +386,8 @@ class RunState:
             "counted": self.counted,
             "big_results": dict(self.big_results),
             "output_tries": self.output_tries,
+            "is_told_alone": self.is_told_alone,
+            "is_asked_freely": self.is_asked_freely,
             "wants_form": self.wants_form,
             "schema_refused": self.schema_refused,
         }
@@ -409,6 +418,8 @@ class RunState:
             counted=data["counted"],
             big_results=dict(data["big_results"]),
             output_tries=data["output_tries"],
+            is_told_alone=data["is_told_alone"],
+            is_asked_freely=data["is_asked_freely"],
             wants_form=data["wants_form"],
             schema_refused=data["schema_refused"],
         )

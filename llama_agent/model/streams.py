@@ -266,8 +266,7 @@ class ReplyAssembler:
         found: list[CallText] = []
         for place in range(first, len(self.reply.calls)):
             call = self.reply.calls[place]
-            is_bare = place + 1 < len(self.reply.calls) and not any(self._arguments[place])
-            if not call.name or not (self._is_complete(place) or is_bare):
+            if not call.name or not self._is_complete(place):
                 break
             if isinstance(call.arguments, str):
                 call.arguments = "".join(self._arguments[place])

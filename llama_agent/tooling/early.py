@@ -122,16 +122,22 @@ class EarlyCalls:
         self._begun, self._superseded = [], every
         return found
 
-    def drop(self) -> None:
-        """End the calls that are no part of a reply."""
+    def drop(self) -> int:
+        """
+        End the calls that are no part of a reply.
+
+        :returns: How many there were.
+        """
         left = self._cancelled()
         if threads := [early.outcome for early in left if isinstance(early.outcome, Future)]:
             wait(threads, timeout=_LEFT_SECONDS)
+        return len(left)
 
-    async def drop_async(self) -> None:
+    async def drop_async(self) -> int:
         """As `drop`, on the running event loop."""
         left = self._cancelled()
         await end_tasks([early.outcome for early in left if isinstance(early.outcome, asyncio.Task)])
+        return len(left)
 
     def _cancelled(self) -> list[EarlyCall]:
         left = [*self._begun, *self._superseded]

@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -25,8 +26,8 @@ _NAMES = ("final_answer", "give_final_answer", "submit_final_answer")
 _DESCRIPTION = "Give the final answer to the user, once all that is needed for it is known."
 _THOUGHT = re.compile(r"\A\s*<(think|thinking)>.*?</\1>", re.DOTALL)
 _FENCED = re.compile(r"```[a-zA-Z]{0,10}[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
-_MOST_TRIES = 20
-"""Places in a text where an object may begin."""
+_MOST_WORK = 4
+"""How often the characters of a text are looked at, to find what stands in it."""
 
 
 class OutputType:
@@ -97,16 +98,28 @@ class OutputType:
         """
         said = _THOUGHT.sub("", text).strip()
         problems: list[str] = []
-        for candidate in _candidates(said):
-            found = (
-                self.read(cast("Json", candidate)) if isinstance(candidate, dict) else self._read(candidate)
-            )
-            if not found[1]:
-                return found
-            problems = problems or found[1]
-        if not self._is_object and not (bare := self._read(said))[1]:
-            return bare
+        for candidate in self._candidates(said):
+            is_object = isinstance(candidate, dict)
+            value, wrong = self.read(cast("Json", candidate)) if is_object else self._read(candidate)
+            if not wrong:
+                return value, []
+            problems = problems or wrong
         return None, problems or [f"it is not JSON: {shorten(said)}" if said else "it is empty"]
+
+    def _candidates(self, said: str) -> Iterator[object]:
+        """
+        What may be the answer in a text: all of it, what stands in fences, what stands in prose; there,
+        the last first.
+        """
+        for part in (said, *reversed(_FENCED.findall(said))):
+            with suppress(NotJson):
+                yield read_json(part)
+            if part is said and said and not self._is_object and not self._read(said)[1]:
+                yield said  # a text, or one of the words that are meant
+        in_prose = [(value, end) for value, end in _values_in(said)]
+        for value, end in reversed(in_prose):
+            if isinstance(value, dict) or end == len(said.rstrip(" .\n")):
+                yield value
 
     def _read(self, value: object) -> tuple[object, list[str]]:
         if self._signature is not None:
@@ -147,23 +160,19 @@ def _checked(schema: Json) -> Json:
     return readable(schema)
 
 
-def _candidates(text: str) -> Iterator[object]:
-    """What may be the answer in a text: all of it, what stands in fences, objects and arrays in prose."""
-    for part in (text, *reversed(_FENCED.findall(text))):
-        try:
-            yield read_json(part)
-        except NotJson:
-            continue
-    decoder = json.JSONDecoder()
-    at, tries = 0, 0
-    while tries < _MOST_TRIES and (match := re.compile(r"[{\[]").search(text, at)) is not None:
-        tries += 1
+def _values_in(text: str) -> Iterator[tuple[object, int]]:
+    """Objects and arrays in prose, and where each ends; in linear time, as far as it goes."""
+    decoder, begins = json.JSONDecoder(), re.compile(r"[{\[]")
+    at, work = 0, _MOST_WORK * (len(text) + 1_000)
+    while work > 0 and (match := begins.search(text, at)) is not None:
         try:
             value, at = decoder.raw_decode(text, match.start())
-        except (ValueError, RecursionError):
-            at = match.end()
+        except json.JSONDecodeError as error:
+            at, work = match.end(), work - (error.pos - match.start()) - 1
+        except RecursionError:
+            return
         else:
-            yield value
+            yield value, at
 
 
 def _never(**_: object) -> None:
