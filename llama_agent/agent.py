@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict
-from typing import Annotated, Any, Literal, Self, TypeAlias, cast, get_args, get_origin
+from typing import Any, Literal, Self, TypeAlias, cast
 from uuid import uuid4
 
 from haystack import component
@@ -21,7 +20,6 @@ from haystack.hooks.protocol import Hook, HookPoint
 from haystack.tools import ToolsType, flatten_tools_or_toolsets, warm_up_tools, warm_up_tools_async
 from haystack.tools.tool import Tool
 from haystack.tools.toolset import Toolset
-from haystack.utils.type_serialization import deserialize_type, serialize_type
 
 from llama_agent.arguments import nearest
 from llama_agent.cancel import CancelToken, check_token, current_cancel, ended_by, joined
@@ -46,7 +44,7 @@ from llama_agent.tooling.big_results import BigResults
 from llama_agent.tooling.call_options import check_seconds
 from llama_agent.tooling.execution import Execution
 from llama_agent.tooling.given_tools import as_tools
-from llama_agent.tooling.output_type import OutputType
+from llama_agent.tooling.output_type import OutputType, loaded_type, saved_type
 from llama_agent.tooling.processes import check_not_in_import
 from llama_agent.tooling.slots import Slots, current_place
 from llama_agent.tooling.tool import FunctionTool, hints_of, is_function_tool
@@ -506,7 +504,7 @@ class Agent(HaystackAgent):
         data["init_parameters"]["limits"] = asdict(self.limits) if self.limits != Limits() else None
         data["init_parameters"]["tool_timeout"] = self.tool_timeout
         data["init_parameters"]["eager_start"] = self.eager_start
-        data["init_parameters"]["output_type"] = _saved_type(self.output_type)
+        data["init_parameters"]["output_type"] = saved_type(self.output_type)
         return data
 
     @classmethod
@@ -523,7 +521,7 @@ class Agent(HaystackAgent):
             settings["retry"] = RetryPolicy(**retry)
         if (limits := settings.get("limits")) is not None:
             settings["limits"] = Limits(**limits)
-        settings["output_type"] = _loaded_type(settings.get("output_type"))
+        settings["output_type"] = loaded_type(settings.get("output_type"))
         if settings.get("chat_generator", ...) is None:
             # Haystack demands a generator there: give it one, and take it away again.
             settings["chat_generator"] = MetaLlamaChatGenerator(api_base_url=None).to_dict()
@@ -724,31 +722,6 @@ def _checked_limits(limits: object) -> Limits | None:
     if limits is not None and not isinstance(limits, Limits):
         raise ConfigurationError(f"limits must be Limits(...), not {limits!r}")
     return limits
-
-
-def _saved_type(output_type: Any) -> Any:
-    """An output type as data: a schema as it is, a type by its import path."""
-    if output_type is None or isinstance(output_type, dict):
-        return cast("object", output_type)
-    if not _can_be_imported(output_type):
-        raise ConfigurationError(
-            f"output_type {output_type!r} can't be saved: make it a class of a module, a list of one, or a "
-            "JSON schema"
-        )
-    return serialize_type(output_type)
-
-
-def _can_be_imported(kind: Any) -> bool:
-    """Whether its classes are found under their names."""
-    if get_origin(kind) is Literal or kind is None or kind is Ellipsis:
-        return True
-    if parts := get_args(kind):
-        return get_origin(kind) is not Annotated and all(map(_can_be_imported, parts))
-    return isinstance(kind, type) and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind
-
-
-def _loaded_type(saved: Any) -> Any:
-    return deserialize_type(saved) if isinstance(saved, str) else saved
 
 
 def _check_listener(on_event: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -23,7 +22,6 @@ from llama_agent.errors import (
     ConfigurationError,
     ContextOverflow,
     EndpointError,
-    ParameterRefused,
     RunInterrupted,
 )
 from llama_agent.events import (
@@ -38,17 +36,15 @@ from llama_agent.events import (
     RunStarted,
     TextDelta,
     TextSuperseded,
-    ToolCallReceived,
     collecting,
 )
 from llama_agent.haystack_compat import run_hooks, run_hooks_async
-from llama_agent.json_schema import strict
-from llama_agent.loop.flow import (
+from llama_agent.listener import StreamListener, tell_call
+from llama_agent.loop.effects import (
     CUT_BY,
     CallModel,
     CallTools,
     Effect,
-    LoopPolicy,
     Outcome,
     OutputRefused,
     Overflow,
@@ -60,31 +56,21 @@ from llama_agent.loop.flow import (
     TellLanding,
     TellNote,
 )
+from llama_agent.loop.flow import LoopPolicy
 from llama_agent.loop.limits import Budget, Grant, LimitName, Limits, expected_tokens, spending
 from llama_agent.loop.odd_replies import is_answer
-from llama_agent.loop.output import AnswerReader
 from llama_agent.loop.state import RunResult, RunState, StopReason, token_counts
 from llama_agent.model.generator import MetaLlamaChatGenerator
 from llama_agent.model.replies import is_told
 from llama_agent.model.retry import RetryPolicy, within
 from llama_agent.output_room import shared_output
 from llama_agent.redaction import redact
+from llama_agent.request_settings import is_refused, refuses_schema, settings_of
 from llama_agent.tooling.approval import Approval
 from llama_agent.tooling.big_results import BigResults
 from llama_agent.tooling.early import EarlyCalls, may_be_early
 from llama_agent.tooling.execution import Batch, Execution, NotCalled, unfinished
 from llama_agent.tooling.slots import Slots
-
-_ABOUT_SCHEMA = re.compile(r"response_format|json_schema|schema|grammar", re.IGNORECASE)
-_SHAPING = frozenset(
-    {"response_format", "stop", "n", "grammar", "json_schema", "guided_json", "logprobs", "top_logprobs"}
-    | {"tool_choice", "parallel_tool_calls", "logit_bias", "prediction"}
-)
-"""Settings of a request that say what its reply looks like."""
-_TOKENS_PER_WORD = 4
-"""Of a summary: enough for any language, and for some thinking."""
-_RAISED_OUTPUT = 4096
-"""Tokens that a reply may have at least, once one was cut; else four times the usual."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +142,7 @@ class Performer:
     _upstream: CancelToken | None = field(default=None, init=False)
     _threads: set[Future[Any]] = field(default_factory=set[Future[Any]], init=False)
     _is_async: bool = field(default=False, init=False)
-    _listener: _Listener | None = field(default=None, init=False)
+    _listener: StreamListener | None = field(default=None, init=False)
     """Hears of the reply that is being streamed, or was last."""
 
     def perform(self, effect: Effect) -> Outcome:
@@ -390,9 +376,9 @@ class Performer:
         except BaseException as error:
             budget.settle(model, share, failed=True)
             is_late = share.seconds is not None and time.perf_counter() - started >= share.seconds * 0.99
-            if effect.schema is not None and _refuses_schema(error):
+            if effect.schema is not None and refuses_schema(error):
                 call.outcome = SchemaRefused()
-            elif effect.raises_output and not effect.supersedes and _is_refused(error):
+            elif effect.raises_output and not effect.supersedes and is_refused(error):
                 call.outcome = OutputRefused()
             elif effect.may_overflow and isinstance(error, ContextOverflow):
                 call.outcome = Overflow(error.limit)
@@ -455,7 +441,14 @@ class Performer:
             inputs["streaming_callback"] = self._telling_callback()
         if self._listener is not None:
             inputs["listener"] = self._listener
-        if (kwargs := self._generation_kwargs(effect, share)) is not None:
+        kwargs = settings_of(
+            effect,
+            share,
+            self.settings.generator,
+            self.settings.generation_kwargs,
+            streams=self._listener is not None,
+        )
+        if kwargs is not None:
             inputs["generation_kwargs"] = kwargs
         retry = self.settings.retry
         if share.seconds is not None and isinstance(self.settings.generator, MetaLlamaChatGenerator):
@@ -498,37 +491,7 @@ class Performer:
             return tell_async
         return cast("StreamingCallbackT", tell)
 
-    def _generation_kwargs(self, effect: CallModel, share: Grant) -> dict[str, Any] | None:
-        """The run's settings, held to its limits."""
-        given = self.settings.generation_kwargs
-        own = cast("dict[str, Any]", getattr(self.settings.generator, "generation_kwargs", None) or {})
-        if effect.summary_words is not None:
-            # What shapes the run's answers would bend a summary.
-            given = {name: value for name, value in (given or {}).items() if name not in _SHAPING}
-            if isinstance(self.settings.generator, MetaLlamaChatGenerator):
-                given |= dict.fromkeys(_SHAPING & own.keys())
-        both = {**own, **(given or {})}
-        limited: dict[str, Any] = {}
-        name = next((n for n in ("max_completion_tokens", "max_tokens") if both.get(n)), "max_tokens")
-        most = cast("int | None", both.get(name))
-        if effect.summary_words is not None:
-            most = limited[name] = effect.summary_words * _TOKENS_PER_WORD
-        if effect.raises_output:
-            most = limited[name] = max(_RAISED_OUTPUT, 4 * (most or 0))
-        if self._listener is not None:
-            limited["stream"] = True
-        if effect.schema is not None:
-            limited["response_format"] = _response_format(effect.schema)
-        if share.output_tokens is not None:
-            limited[name] = min(share.output_tokens, most or share.output_tokens)
-        if share.seconds is not None and isinstance(self.settings.generator, MetaLlamaChatGenerator):
-            usual = both.get("timeout") or self.settings.generator.timeout
-            limited["timeout"] = (
-                min(share.seconds, usual) if isinstance(usual, int | float) else share.seconds
-            )
-        return {**(given or {}), **limited} if limited else given
-
-    def _listening(self, effect: CallModel) -> _Listener | None:
+    def _listening(self, effect: CallModel) -> StreamListener | None:
         """What hears of the reply that is asked for; None for one that isn't streamed."""
         if effect.summary_words is not None or not self._streams:
             return None
@@ -547,7 +510,7 @@ class Performer:
 
         batch = self._batch_of((), tools)
         early = EarlyCalls(settings.execution, batch, may_start, is_async=self._is_async)
-        return _Listener(self.sink, early, settings.ready)
+        return StreamListener(self.sink, early, settings.ready)
 
     def _batch(self, effect: CallTools) -> Batch:
         early = self._listener.early.take(effect.calls) if self._listener is not None else {}
@@ -627,7 +590,7 @@ class Performer:
         told = self._listener.told if self._listener is not None else ()
         for call in (call for reply in answer.replies for call in reply.tool_calls):
             if call.id is None or call.id not in told:
-                _tell_call(self.sink, call)
+                tell_call(self.sink, call)
         self.sink.emit(
             ModelReplied,
             text=last.text if last else None,
@@ -637,62 +600,12 @@ class Performer:
         )
 
 
-class _Listener:
-    """Hears of a streamed reply: tells its calls in events, and has them begun early."""
-
-    def __init__(
-        self, sink: EventSink, early: EarlyCalls, ready: Callable[[], Awaitable[None]] | None
-    ) -> None:
-        self.early = early
-        self._ready = ready
-        self._sink = sink
-        self.told: set[str | None] = set()
-
-    def begins(self) -> None:
-        self.told = set()
-        self.early.begins()
-
-    def completed(self, call: ToolCall) -> str | None:
-        call = replace(call, id=self.early.known(call) or call.id)
-        self.told.add(call.id)
-        _tell_call(self._sink, call)
-        self.early.offer(call)
-        return call.id
-
-    async def ready(self) -> None:
-        if self._ready is not None:
-            await self._ready()
-
-
 def _unheard(chunk: StreamingChunk) -> None:
     """A callback for what is nobody's business."""
 
 
 async def _unheard_async(chunk: StreamingChunk) -> None:
     """Likewise."""
-
-
-def _tell_call(sink: EventSink, call: ToolCall) -> None:
-    sink.emit(ToolCallReceived, tool_name=call.tool_name, call_id=call.id, arguments=call.arguments)
-
-
-def _is_refused(error: BaseException) -> bool:
-    """Whether the request itself was at fault."""
-    return isinstance(error, EndpointError) and error.status in (400, 413, 422)
-
-
-def _response_format(reader: AnswerReader) -> dict[str, Any]:
-    schema = {"name": reader.name, "strict": True, "schema": strict(reader.schema)}
-    return {"type": "json_schema", "json_schema": schema}
-
-
-def _refuses_schema(error: BaseException) -> bool:
-    """Whether the server won't hold a reply to a schema, or can't make anything of this one."""
-    if not _is_refused(error) or isinstance(error, ContextOverflow):
-        return False
-    if isinstance(error, ParameterRefused):
-        return error.parameter == "response_format"
-    return bool(_ABOUT_SCHEMA.search(str(error)))
 
 
 def _kind(output: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from llama_agent.loop.flow import Effect, Flow, Outcome
+from llama_agent.loop.effects import Effect, Flow, Outcome
 
 
 def drive(flow: Flow, perform: Callable[[Effect], Outcome]) -> None:

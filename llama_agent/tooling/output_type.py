@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from haystack.tools.tool import Tool
+from haystack.utils.type_serialization import deserialize_type, serialize_type
 from jsonschema import Draft202012Validator, SchemaError
 
 from llama_agent.arguments import shorten
@@ -137,6 +139,43 @@ class OutputType:
         if not self._is_object:
             return problems
         return [problem.removeprefix(f"{_KEY}.").replace(f"{_KEY}: ", "it: ", 1) for problem in problems]
+
+
+def saved_type(output_type: Any) -> Any:
+    """
+    An output type as data.
+
+    :param output_type: As `OutputType` takes it; None for none.
+    :returns: A schema as it is, a type by its import path.
+    :raises ConfigurationError: It has none.
+    """
+    if output_type is None or isinstance(output_type, dict):
+        return cast("object", output_type)
+    if not _can_be_imported(output_type):
+        raise ConfigurationError(
+            f"output_type {output_type!r} can't be saved: make it a class of a module, a list of one, or a "
+            "JSON schema"
+        )
+    return serialize_type(output_type)
+
+
+def loaded_type(saved: Any) -> Any:
+    """
+    The output type that `saved_type` described.
+
+    :param saved: Its data. A type's module must be on Haystack's deserialization allowlist.
+    :returns: The type, the schema, or None.
+    """
+    return deserialize_type(saved) if isinstance(saved, str) else saved
+
+
+def _can_be_imported(kind: Any) -> bool:
+    """Whether its classes are found under their names."""
+    if get_origin(kind) is Literal or kind is None or kind is Ellipsis:
+        return True
+    if parts := get_args(kind):
+        return get_origin(kind) is not Annotated and all(map(_can_be_imported, parts))
+    return isinstance(kind, type) and getattr(sys.modules.get(kind.__module__), kind.__name__, None) is kind
 
 
 def _signature(output_type: Any) -> Signature:
