@@ -38,22 +38,13 @@ def chat(
     """
     from haystack.dataclasses import ChatMessage
 
-    from llama_agent.agent import Agent
-    from llama_agent.cli.display import Display, TerminalApproval
-    from llama_agent.cli.tool_files import load_tools, state_of
-    from llama_agent.model.generator import MetaLlamaChatGenerator
+    from llama_agent.cli.agents import agent_for
+    from llama_agent.cli.display import Display
 
     answers = sys.stdout
     # Standard output is the answers': what tools print goes to standard error.
     with redirect_stdout(sys.stderr):
-        loaded = load_tools(tools or [], workspace)
-        agent = Agent(
-            chat_generator=MetaLlamaChatGenerator(api_base_url=endpoint, model=model),
-            tools=loaded,
-            state_schema=state_of(loaded),
-            max_agent_steps=max_steps,
-            approval=TerminalApproval(yes=yes),
-        )
+        agent = agent_for(tools, workspace, endpoint, model, max_steps=max_steps, yes=yes)
         before = [ChatMessage.from_system(system)] if system else []
         with agent, Display(quiet=False) as display:
             agent.warm_up()

@@ -43,22 +43,13 @@ def run(
     wanted = _task(task, file)
     from haystack.dataclasses import ChatMessage
 
-    from llama_agent.agent import Agent
-    from llama_agent.cli.display import Display, TerminalApproval, printable
-    from llama_agent.cli.tool_files import load_tools, state_of
-    from llama_agent.model.generator import MetaLlamaChatGenerator
+    from llama_agent.cli.agents import agent_for
+    from llama_agent.cli.display import Display, printable
 
     before = [ChatMessage.from_system(system)] if system else None
     # Standard output is the answer's: what tools print goes to standard error.
     with redirect_stdout(sys.stderr):
-        loaded = load_tools(tools or [], workspace)
-        agent = Agent(
-            chat_generator=MetaLlamaChatGenerator(api_base_url=endpoint, model=model),
-            tools=loaded,
-            state_schema=state_of(loaded),
-            max_agent_steps=max_steps,
-            approval=TerminalApproval(yes=yes),
-        )
+        agent = agent_for(tools, workspace, endpoint, model, max_steps=max_steps, yes=yes)
         try:
             with agent, Display(quiet=quiet) as display:
                 result = agent.run(wanted, messages=before, on_event=display.show)
