@@ -114,13 +114,8 @@ class RunResult(dict[str, Any]):
         self.run_id = run_id
         self.stop_reason: StopReason = stop_reason
         self.usage = usage
-        self._events = events
+        self.events = tuple(events)
         self.leaked_threads = leaked_threads
-
-    @property
-    def events(self) -> tuple[Event, ...]:
-        """What happened, but for deltas; to the last, `RunFinished`."""
-        return tuple(self._events)
 
     @property
     def messages(self) -> list[ChatMessage]:
