@@ -40,7 +40,7 @@ from llama_agent.sub_agents import SubAgentTool, sub_agent_tool
 from llama_agent.tool_names import check_tool_names
 from llama_agent.tool_sizes import ASSUMED_WINDOW, size_warning
 from llama_agent.tooling.approval import Approval
-from llama_agent.tooling.big_results import BigResults
+from llama_agent.tooling.big_results import BigResults, first_number
 from llama_agent.tooling.call_options import check_seconds
 from llama_agent.tooling.execution import Execution
 from llama_agent.tooling.given_tools import as_tools
@@ -255,7 +255,8 @@ class Agent(HaystackAgent):
                 output_type,
                 kwargs,
             )
-            with performer.watched(self._create_agent_span(list(performer.read_tools())), token, work):
+            span = self._create_agent_span(list(performer.read_tools()))
+            with performer.watched(span, token, work), performer.early_calls_ended():
                 drive(agent_flow(performer.run, performer.policy), performer.perform)
         return performer.result()
 
@@ -314,7 +315,7 @@ class Agent(HaystackAgent):
                 kwargs,
             )
             with performer.watched(self._create_agent_span(list(performer.read_tools())), token, work):
-                async with ended_by(token):
+                async with ended_by(token), performer.early_calls_ended_async():
                     await drive_async(agent_flow(performer.run, performer.policy), performer.perform_async)
         return performer.result()
 
@@ -676,7 +677,9 @@ class Agent(HaystackAgent):
         for key, value in beginning.items():
             state.set(key, value)
         run = RunState(state, run_id=uuid4().hex)
-        big_results = BigResults(self._window, run.big_results)
+        earlier = (part.result for message in conversation for part in message.tool_call_results)
+        first = first_number(text for text in earlier if isinstance(text, str))
+        big_results = BigResults(self._window, run.big_results, first)
         allowed = self.limits.overridden(_checked_limits(limits))
         allowed.check()
         policy = LoopPolicy(
@@ -706,10 +709,10 @@ class Agent(HaystackAgent):
             tool_timeout=self.tool_timeout,
             big_results=big_results,
             eager_start=self.eager_start,
-            ready=on_event.ready if isinstance(on_event, Channel) else None,
         )
         streams = isinstance(on_event, Channel)
-        sink = EventSink(run.run_id, on_event, above=current_sink(), streams=streams)
+        ready = on_event.ready if isinstance(on_event, Channel) else None
+        sink = EventSink(run.run_id, on_event, above=current_sink(), streams=streams, ready=ready)
 
         def with_reader() -> Sequence[Tool]:
             tools = tools_now()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
@@ -341,6 +341,7 @@ class EventSink:
     :param on_event: Listener. What it raises is logged and doesn't touch the run.
     :param above: That of the run that this one works for, which gets the events too, as `SubAgentEvent`s.
     :param streams: Whether the listener wants replies to be streamed.
+    :param ready: Awaited by an async run, so that it waits for whoever takes its events.
     """
 
     def __init__(
@@ -350,9 +351,11 @@ class EventSink:
         *,
         above: EventSink | None = None,
         streams: bool = False,
+        ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.run_id = run_id
         self.streams = streams or (above is not None and above.streams)
+        self.ready = ready or (above.ready if above is not None else None)
         self.wants_deltas = on_event is not None or (above is not None and above.wants_deltas)
         self.step = 0
         self.events: list[Event] = []

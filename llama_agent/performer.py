@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
@@ -94,7 +94,6 @@ class RunSettings:
     :param tool_timeout: Seconds for a call of a tool that has no limit of its own.
     :param big_results: Takes results that are too large for the window.
     :param eager_start: Whether calls may begin before the reply that they are part of has ended.
-    :param ready: Awaited, in an async run, so that it waits for whoever takes its events.
     """
 
     generator: ChatGenerator
@@ -113,7 +112,6 @@ class RunSettings:
     tool_timeout: float | None = None
     big_results: BigResults | None = None
     eager_start: bool = True
-    ready: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass
@@ -185,8 +183,8 @@ class Performer:
         """
         self._check_cancelled()
         self._is_async = True
-        if self.settings.ready is not None:
-            await self.settings.ready()
+        if self.sink.ready is not None:
+            await self.sink.ready()
         match effect:
             case CallModel():
                 return await self._call_model_async(effect)
@@ -249,6 +247,33 @@ class Performer:
                 raise
             opened.set_content_tag("haystack.agent.output", {"messages": self.run.messages})
             opened.set_tag("haystack.agent.steps_taken", self.run.step_count)
+
+    @contextmanager
+    def early_calls_ended(self) -> Generator[None]:
+        """
+        Surround a sync run's loop: no early call goes on when the run is broken off before it took it.
+
+        :returns: A context manager.
+        """
+        try:
+            yield
+        finally:
+            if self._listener is not None:
+                self._listener.early.drop()
+
+    @asynccontextmanager
+    async def early_calls_ended_async(self) -> AsyncGenerator[None]:
+        """`early_calls_ended`, on the running event loop."""
+        try:
+            yield
+        finally:
+            if self._listener is not None and self._listener.early.has_begun:
+                ending = asyncio.ensure_future(self._listener.early.drop_async())
+                try:
+                    await asyncio.shield(ending)
+                except asyncio.CancelledError:  # a token's, that was on its way
+                    await ending
+                    raise
 
     def result(self, stop_reason: StopReason | None = None) -> RunResult:
         """
@@ -467,11 +492,17 @@ class Performer:
 
     @property
     def _streams(self) -> bool:
-        return self.sink.streams or self.settings.streaming_callback is not None
+        return self.sink.streams or self._callback is not None
+
+    @property
+    def _callback(self) -> StreamingCallbackT | None:
+        """The run's, else the generator's own."""
+        own = getattr(self.settings.generator, "streaming_callback", None)
+        return self.settings.streaming_callback or own
 
     def _telling_callback(self) -> StreamingCallbackT:
         """The run's callback; it tells the chunks of a generator that isn't ours in events."""
-        callback, ready = self.settings.streaming_callback, self.settings.ready
+        callback, ready = self._callback, self.sink.ready
 
         def tell(chunk: StreamingChunk) -> object:
             if not is_told(chunk):
@@ -510,7 +541,7 @@ class Performer:
 
         batch = self._batch_of((), tools)
         early = EarlyCalls(settings.execution, batch, may_start, is_async=self._is_async)
-        return StreamListener(self.sink, early, settings.ready)
+        return StreamListener(self.sink, early, self.sink.ready)
 
     def _batch(self, effect: CallTools) -> Batch:
         early = self._listener.early.take(effect.calls) if self._listener is not None else {}

@@ -69,12 +69,15 @@ class _ThreadChannel(Channel):
 
     def __init__(self, on_event: OnEvent | None) -> None:
         super().__init__(on_event)
+        self.run_thread: int | None = None
         self._changed = threading.Condition()
         self._is_over = False
 
     def put(self, event: Event) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: len(self._events) < _MOST_WAITING or self._is_closed)
+            # Other threads, as that of the agent's async tools, may work for other runs too: none is held up.
+            if threading.get_ident() == self.run_thread:
+                self._changed.wait_for(lambda: len(self._events) < _MOST_WAITING or self._is_closed)
             self._events.append(event)
             self._changed.notify_all()
 
@@ -128,6 +131,8 @@ class _LoopChannel(Channel):
         return event
 
     async def ready(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            return  # a sub-agent's run elsewhere
         while len(self._events) >= _MOST_WAITING and not self._is_closed:
             self._changed.clear()
             await self._changed.wait()
@@ -142,6 +147,12 @@ class _LoopChannel(Channel):
         self._is_closed = True
         self._events.clear()
         self._changed.set()
+
+
+def _seen(task: asyncio.Task[RunResult]) -> None:
+    """A failure that is told by the last event needn't be complained of, where nobody asks for more."""
+    if not task.cancelled():
+        task.exception()
 
 
 class RunStream(Iterator[Event]):
@@ -205,10 +216,11 @@ class RunStream(Iterator[Event]):
         """
         End the run, if it hasn't ended, and wait until it has: `result` is what it had got to then.
 
-        Called by the run's own `on_event`, it doesn't wait.
+        Called by the run itself, as in a callback or an approval, it doesn't wait.
         """
         self._end()
-        if self._outcome is not None and not self._is_told and not self._channel.is_telling:
+        is_own = self._channel.is_telling or threading.get_ident() == self._channel.run_thread
+        if self._outcome is not None and not self._is_told and not is_own:
             self._outcome.exception()
         self._is_told = True
 
@@ -228,6 +240,7 @@ class RunStream(Iterator[Event]):
         run, channel, cancel = self._run, self._channel, self._cancel  # not `self`: it may be forgotten
 
         def work() -> None:
+            channel.run_thread = threading.get_ident()
             try:
                 outcome.set_result(run(channel, cancel))
             except BaseException as error:
@@ -281,6 +294,7 @@ class AsyncRunStream(AsyncIterator[Event]):
             self._channel = _LoopChannel(self._on_event)
             self._task = asyncio.create_task(self._run(self._channel, self._cancel))
             self._task.add_done_callback(self._channel.end)
+            self._task.add_done_callback(_seen)
         try:
             event = await self._channel.take()
         except asyncio.CancelledError as error:
@@ -299,10 +313,8 @@ class AsyncRunStream(AsyncIterator[Event]):
         End the run, if it hasn't ended, and wait until it has: `result` is what it had got to then.
         """
         self._end()
-        if self._task is not None and not self._is_told:
+        if self._task is not None and not self._is_told and self._task is not asyncio.current_task():
             await asyncio.wait({self._task})
-            if not self._task.cancelled():
-                self._task.exception()
         self._is_told = True
 
     async def __aenter__(self) -> Self:

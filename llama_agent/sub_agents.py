@@ -38,6 +38,18 @@ class SubAgentTool(FunctionTool[..., Any]):
 
     agent: Agent = field(kw_only=True, repr=False, compare=False)
 
+    def warm_up(self) -> None:
+        """Get the agent ready."""
+        self.agent.warm_up()
+
+    def close(self) -> None:
+        """Release what the agent holds; a later run opens it again."""
+        self.agent.close()
+
+    async def close_async(self) -> None:
+        """As `close`, on the running event loop."""
+        await self.agent.close_async()
+
     def to_dict(self) -> dict[str, Any]:
         """
         The tool as data.

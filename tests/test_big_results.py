@@ -191,12 +191,13 @@ def test_a_users_tool_of_that_name_stays(endpoint: Endpoint, go: Go) -> None:
     assert "read_tool_result(id='result_1'" in result[0]
 
 
-def test_parts_of_content_are_cut_each(endpoint: Endpoint, go: Go) -> None:
+def test_parts_of_content_share_one_room(endpoint: Endpoint, go: Go) -> None:
     endpoint.script(Reply(calls=[("fetch", {})]), Reply("done"))
     result = go(giving([TextContent("short"), TextContent(BOOK)]))
-    first, second = result.messages[2].tool_call_results[0].result
-    assert first.text == "short"
-    assert len(second.text) <= MOST + 300
+    (part,) = result.messages[2].tool_call_results[0].result
+    assert isinstance(part, TextContent)
+    assert part.text.startswith("short\nline 0: ")
+    assert len(part.text) <= MOST + 300
 
 
 def test_no_result_is_longer_than_100_000_characters_in_the_largest_window() -> None:
@@ -204,3 +205,25 @@ def test_no_result_is_longer_than_100_000_characters_in_the_largest_window() -> 
         generator.context_tokens = 10_000_000
         (text,) = told(Agent(chat_generator=generator, tools=[giving("x" * 2_000_000)]).run("Go."))
     assert 50_000 < len(text) <= 100_300
+
+
+def test_a_result_in_many_parts_is_bounded_as_a_whole(endpoint: Endpoint, go: Go) -> None:
+    endpoint.script(Reply(calls=[("fetch", {})]), Reply("done"))
+    parts = [TextContent(f"part {number}: {'x' * 5_000}") for number in range(60)]
+    fetch = giving(parts)
+    fetch.outputs_to_string = {"raw_result": True, "handler": lambda value: value}
+    result = go(fetch)
+    (content,) = (part.result for m in result.messages for part in m.tool_call_results)
+    assert sum(len(part.text) for part in content if isinstance(part, TextContent)) < MOST + 500
+
+
+def test_an_earlier_runs_result_isnt_taken_for_another(endpoint: Endpoint, make: Maker) -> None:
+    endpoint.script(Reply(calls=[("fetch", {})]), Reply("done"))
+    with Agent(chat_generator=make(), tools=[giving(BOOK)]) as agent:
+        first = agent.run("Go.")
+        read = [("read_result", {"id": "result_1"})]
+        endpoint.script(Reply(calls=[("fetch", {})]), Reply(calls=read), Reply("done"))
+        more = agent.run("And now?", messages=first.messages)
+    fetched, answer = told(more)[1:]
+    assert "read_result(id='result_2'" in fetched
+    assert "no result 'result_1' in this run" in answer

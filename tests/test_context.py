@@ -280,6 +280,28 @@ def test_a_summary_takes_the_place_of_the_one_before(go: Go, words: int) -> None
     assert server.summaries < 40
 
 
+def test_the_newest_request_of_a_conversation_stays(make: Maker, endpoint: Endpoint) -> None:
+    server = Narrow(looking(60))
+    task = "IMPORTANT: look at all pages, and answer in French."
+    endpoint.script(Always(server))
+    with Agent(chat_generator=make(), tools=[look_of(400)], max_agent_steps=200) as agent:
+        first = agent.run("Who are you?", limits=Limits(steps=1))
+        result = agent.run(task, messages=first.messages)
+    assert compactions(result)
+    assert all(task in prompt for prompt in server.prompts if len(json.loads(prompt)) > 4)
+    assert sum(message.text == task for message in result.messages) == 1
+
+
+def test_texts_of_several_bytes_a_character_are_cut_by_their_bytes(go: Go) -> None:
+    @tool
+    def look(page: int) -> str:
+        """Look at a page."""
+        return f"page {page}: {'日本語' * 5_000}"
+
+    result = go(Narrow(looking(4), says=False), look)
+    assert (result.text, result.stop_reason) == ("The last was page 4: 日本語日本語日本語日本語.", "answered")
+
+
 def test_a_users_message_that_looks_like_a_summary_stays(make: Maker, endpoint: Endpoint) -> None:
     endpoint.script(Always(Narrow(looking(100))))
     task = "Summary of the earlier steps of this task, whose messages were removed:\nLook at all pages."

@@ -739,6 +739,7 @@ def test_a_failure_that_ends_the_run_leaves_a_whole_conversation(endpoint: Gated
     assert not begun.was_late
     assert caught.value.result is not None
     assert roles(caught.value.result) == ["user", "assistant", "tool"]
+    assert "it is dark" in told(caught.value.result)[0]
 
 
 @both_modes
@@ -820,6 +821,59 @@ def test_a_result_is_taken_when_the_same_call_comes_again(endpoint: GatedEndpoin
     assert [m["content"] for m in endpoint.requests[2].messages if m["role"] == "tool"] == ["seen a 1"]
     assert endpoint.requests[2].messages[-1]["tool_call_id"] == call.id
     assert result.usage.tool_calls == 1
+
+
+@both_modes
+def test_what_was_read_before_a_write_doesnt_count_behind_it(endpoint: GatedEndpoint, go: Go) -> None:
+    store = Store()
+
+    @tool
+    def write(value: str) -> str:
+        """Write the value."""
+        return store.write(value)
+
+    @tool(read_only=True)
+    def read(key: str) -> str:
+        """Read the value."""
+        return store.read_value()
+
+    read_it, gate = called(0, "read", {"key": "x"}), Gate(BRIEF)
+    again = called(1, "read", {"key": "x"})
+    endpoint.script(
+        stream(read_it, gate, BROKEN), stream(called(0, "write", {"value": "new"}), again, END), Reply("done")
+    )
+    result = go(endpoint, [read, write], agent={"retry": AT_ONCE, "tool_concurrency_limit": 1})
+    assert told(result) == ["written", "new"]
+
+
+def test_a_run_that_is_cancelled_at_the_end_of_a_reply_ends_what_started_early(
+    endpoint: GatedEndpoint,
+) -> None:
+    begun, ended, token = Gate(), [], CancelToken()
+
+    @tool(read_only=True)
+    async def look(place: str) -> str:
+        """Look at a place."""
+        begun.open()
+        try:
+            await asyncio.sleep(PATIENCE)
+        finally:
+            ended.append(place)
+        return "seen"
+
+    def listen(happened: Event) -> None:
+        if isinstance(happened, ModelReplied):
+            token.cancel()
+
+    endpoint.script(stream(called(0, "look", {"place": "a"}), begun, END))
+
+    async def main() -> set[str]:
+        async with agent_on(endpoint, [look]) as agent:
+            result = await agent.run_async("go", ignore, on_event=listen, cancel=token)
+            assert (result.stop_reason, ended) == ("cancelled", ["a"])
+            return {task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+    assert asyncio.run(main()) == set()
 
 
 def test_a_call_that_comes_twice_in_the_second_stream_takes_the_result_once(endpoint: GatedEndpoint) -> None:

@@ -771,7 +771,7 @@ def test_who_leaves_an_async_stream_ends_the_run(endpoint: GatedEndpoint, where:
     assert new_threads(before) == []
 
 
-@pytest.mark.parametrize("who", ["listener", "another thread"])
+@pytest.mark.parametrize("who", ["listener", "callback", "another thread"])
 def test_others_may_close_a_stream_that_is_being_taken(endpoint: GatedEndpoint, who: str) -> None:
     endpoint.script(stream(said("It is 5."), Gate(), STOP))
     taken: list[Event] = []
@@ -780,8 +780,12 @@ def test_others_may_close_a_stream_that_is_being_taken(endpoint: GatedEndpoint, 
         if isinstance(happened, TextDelta):
             closer.start() if who == "another thread" else running.close()
 
+    def show(chunk: StreamingChunk) -> None:
+        running.close()
+
     with agent_on(endpoint, []) as agent:
-        running = agent.stream("go", on_event=listen)
+        heard: dict[str, Any] = {"on_event": listen} if who != "callback" else {"streaming_callback": show}
+        running = agent.stream("go", **heard)
         closer = threading.Thread(target=running.close)
         taker = threading.Thread(target=lambda: taken.extend(running), daemon=True)
         taker.start()
@@ -978,3 +982,26 @@ def test_ctrl_c_ends_a_stream_with_what_its_run_had(endpoint: GatedEndpoint, whe
         program.ctrl_c()
         assert program.rest() == ([f"interrupted True {roles}", "bye"], "", 0)
         assert monotonic() - begin < PATIENCE
+
+
+def test_who_takes_no_events_holds_no_other_run_up(endpoint: GatedEndpoint) -> None:
+    chatting = threading.Event()
+
+    @tool
+    async def chat(count: int, context: RunContext) -> str:
+        """Say much."""
+        for number in range(count):
+            context.progress(str(number))
+            chatting.set() if number > 200 else None
+        return "said"
+
+    calls = [Reply(calls=[("chat", {"count": count})]) for count in (500, 1)]
+    endpoint.script(*calls, Reply("ok"))
+    with agent_on(endpoint, [chat]) as agent:
+        slow = agent.stream("go")
+        next(slow)
+        while not isinstance(next(slow), ToolStarted):
+            pass
+        assert chatting.wait(PATIENCE)
+        assert agent.run("go").text == "ok"
+        slow.close()

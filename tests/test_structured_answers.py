@@ -685,6 +685,32 @@ REFUSALS = {
 }
 
 
+def test_a_server_that_refuses_the_schema_late_is_given_the_tool_again(
+    make: Maker, endpoint: Endpoint
+) -> None:
+    refusal = Status(400, {"error": {"message": "property 'response_format' is unsupported"}})
+    answer = Reply(calls=[("final_answer", {"x": 5, "y": 0})])
+    endpoint.script(Reply("Five and nothing."), refusal, answer)
+    result = agent_by_schema(make, endpoint, tools=[look], output_type=Point).run("What is x?")
+    assert (result.output, result.stop_reason) == (Point(x=5, y=0), "answered")
+
+
+def test_a_schema_with_definitions_of_an_older_draft_holds(make: Maker, endpoint: Endpoint) -> None:
+    point = {"type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+    schema = {"type": "array", "items": {"$ref": "#/definitions/P"}, "definitions": {"P": point}}
+    endpoint.script(Reply("[1, 2]"), Reply('[{"x": "abc"}]'), Reply('[{"x": 3}]'))
+    result = agent_by_schema(make, endpoint, output_type=schema).run("Which?")
+    assert (result.output, len(endpoint.requests)) == ([{"x": 3}], 3)
+    assert "definitions" not in json.dumps(endpoint.requests[0].json["response_format"])
+
+
+def test_a_schema_that_allows_other_keys_takes_them(make: Maker, endpoint: Endpoint) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}, "additionalProperties": True}
+    endpoint.script(Reply('{"x": 3, "note": "so"}'))
+    result = agent_by_schema(make, endpoint, output_type=schema).run("Which?")
+    assert result.output == {"x": 3, "note": "so"}
+
+
 @pytest.mark.parametrize("refusal", REFUSALS.values(), ids=REFUSALS)
 def test_a_server_that_refuses_the_schema_is_asked_in_another_way(
     make: Maker, endpoint: Endpoint, refusal: Status

@@ -2,20 +2,21 @@
 How full the model's window is, and what goes when it gets full: first the texts of old tool results, then, by
 a summary of the model's own, whole old steps.
 
-What stays: everything before the model's first reply (system prompt and task), and the last steps. Calls and
-their results go together. Between two compactions nothing before the newest message changes, so that a
-server's prefix cache works.
+What stays: everything before the model's first reply (system prompt and task), what the user said last, and
+the last steps. Calls and their results go together. Between two compactions nothing before the newest message
+changes, so that a server's prefix cache works.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from haystack.dataclasses import ChatMessage, ChatRole
+from haystack.dataclasses import ChatMessage, ChatRole, TextContent
 from haystack.tools.tool import Tool
 
-from llama_agent.arguments import SUMMARY
+from llama_agent.arguments import NOTE, SUMMARY
 from llama_agent.loop.limits import expected_tokens
 
 _ANSWER_SHARE = 0.2
@@ -23,13 +24,16 @@ _MOST_FOR_ANSWER = 2_048
 """Tokens kept for the reply: this share of the window, at most so many."""
 _LOW_SHARE = 0.5
 """Of the window: compacted down to this, so that the next compaction is far away."""
-KEPT = (3, 1, 0)
+KEPT = (3, 1, 0, 0)
 """
 How many of the last steps stay as they are: fewer where that isn't enough. With none left, the results of the
 last step are cut to the window, but nothing of it goes.
 """
 _LEAST_PER_MESSAGE = 4
 """Tokens; a server that counts fewer doesn't count the conversation."""
+_READING = re.compile(r"characters are left out here.*?(\w+\(id='[^']{1,40}')", re.DOTALL)
+"""What stands in a result that was too large, and is kept whole."""
+_BYTES_PER_TOKEN = 3
 _SHORT = 200
 """Characters that are left of an old result."""
 _NEWEST_SHARE = 0.5
@@ -98,7 +102,7 @@ def tokens_of(messages: Sequence[ChatMessage], tools: Sequence[Tool], counted: i
 
 def old_part(messages: Sequence[ChatMessage], keep: int) -> tuple[int, int]:
     """
-    The messages that may go.
+    Between which messages some may go: all but the user's newest.
 
     :param messages: The conversation.
     :param keep: How many of the last steps stay.
@@ -107,10 +111,19 @@ def old_part(messages: Sequence[ChatMessage], keep: int) -> tuple[int, int]:
     replies = [place for place, message in enumerate(messages) if message.is_from(ChatRole.ASSISTANT)]
     if len(replies) <= keep:
         return 0, 0
-    start = replies[0]
-    while start and SUMMARY in messages[start - 1].meta:
-        start -= 1  # what stands for still older ones
-    return start, replies[-keep] if keep else len(messages)
+    sums = [place for place, message in enumerate(messages) if SUMMARY in message.meta]
+    return min(replies[0], *sums, len(messages)), replies[-keep] if keep else len(messages)
+
+
+def newest_request(messages: Sequence[ChatMessage]) -> ChatMessage | None:
+    """
+    What the user said last.
+
+    :param messages: The conversation.
+    :returns: A user message that the run didn't write itself.
+    """
+    said = (m for m in reversed(messages) if m.is_from(ChatRole.USER) and not m.meta.keys() & {NOTE, SUMMARY})
+    return next(said, None)
 
 
 def has_old_part(messages: Sequence[ChatMessage], keep: int) -> bool:
@@ -128,7 +141,7 @@ def has_old_part(messages: Sequence[ChatMessage], keep: int) -> bool:
 
 
 def shortened(
-    messages: Sequence[ChatMessage], too_many: int, room: Room, keep: int
+    messages: Sequence[ChatMessage], too_many: int, room: Room, keep: int, share: float
 ) -> tuple[list[ChatMessage], int]:
     """
     A conversation with the oldest tool results cut short.
@@ -137,16 +150,19 @@ def shortened(
     :param too_many: Tokens that are to go.
     :param room: The window.
     :param keep: How many of the last steps stay; of the very last, where it is 0, more is left.
+    :param share: Of what is aimed at.
     :returns: It, and the tokens that are still too many.
     """
     start, end = old_part(messages, keep)
     last = max((i for i, m in enumerate(messages) if m.is_from(ChatRole.ASSISTANT)), default=0)
-    newest = max(_SHORT, int(room.low * _NEWEST_SHARE) * 3 // max(1, end - last - 1)) if keep == 0 else 0
+    newest = int(room.low * _NEWEST_SHARE * share) // max(1, end - last - 1)
     kept = list(messages)
     for place in range(start, end):
         if too_many <= 0:
             break
-        short = _short(kept[place], newest if keep == 0 and place > last else _SHORT)
+        is_newest = keep == 0 and place > last
+        most = characters(newest, _text_of(kept[place])) if is_newest else _SHORT
+        short = _short(kept[place], max(_SHORT, most))
         if short is not None:
             too_many -= expected_tokens([kept[place]], ()) - expected_tokens([short], ())
             kept[place] = short
@@ -163,10 +179,11 @@ def request_for_summary(messages: Sequence[ChatMessage], room: Room, keep: int) 
     :returns: A conversation of its own; None when there is next to nothing to sum up.
     """
     start, end = old_part(messages, keep)
-    if expected_tokens(messages[start:end], ()) < room.window * _WORTH_IT:
+    newest = newest_request(messages)
+    if expected_tokens([m for m in messages[start:end] if m is not newest], ()) < room.window * _WORTH_IT:
         return None
-    most = int(room.window * _TRANSCRIPT_SHARE) * 3
     transcript = "\n".join(_line_of(message) for message in messages[max(0, start - 1) : end])
+    most = characters(int(room.window * _TRANSCRIPT_SHARE), transcript)
     if len(transcript) > most:
         transcript = f"{transcript[: most // 2]}\n…\n{transcript[-most // 2 :]}"
     return [ChatMessage.from_user(SUMMING_UP.format(words=room.words, transcript=transcript))]
@@ -199,21 +216,45 @@ def with_summary(messages: Sequence[ChatMessage], text: str, room: Room, keep: i
     """
     start, end = old_part(messages, keep)
     text = INTRODUCTION + text[: room.words * _CHARACTERS_PER_WORD]
-    return [*messages[:start], ChatMessage.from_user(text, meta={SUMMARY: True}), *messages[end:]]
+    newest = newest_request(messages)
+    kept = [message for message in messages[start:end] if message is newest]
+    return [*messages[:start], ChatMessage.from_user(text, meta={SUMMARY: True}), *kept, *messages[end:]]
 
 
 def _short(message: ChatMessage, most: int) -> ChatMessage | None:
     """A tool message with so many characters; None when it is no tool message, or short already."""
-    results = message.tool_call_results
-    if len(results) != 1:
+    results, text = message.tool_call_results, _text_of(message)
+    if len(results) != 1 or len(text) <= most + _SHORT:
         return None
-    text = str(results[0].result)
-    if len(text) <= most + _SHORT:
-        return None
+    reading = _READING.search(text)
     note = f"{text[:most]}… [an old result, shortened: {len(text):,} characters]"
+    if reading is not None:
+        note += f" The whole can be read with {reading[1]})."
     return ChatMessage.from_tool(
         note, origin=results[0].origin, error=results[0].error, meta=dict(message.meta)
     )
+
+
+def characters(tokens: int, text: str) -> int:
+    """
+    How many characters of a text take about so many tokens.
+
+    :param tokens: Tokens.
+    :param text: The text; of some scripts, each character is several bytes.
+    :returns: Characters.
+    """
+    return tokens * _BYTES_PER_TOKEN * len(text) // max(1, len(text.encode(errors="replace")))
+
+
+def _text_of(message: ChatMessage) -> str:
+    """The text of a tool message."""
+    texts: list[str] = []
+    for part in message.tool_call_results:
+        if isinstance(part.result, str):
+            texts.append(part.result)
+        else:
+            texts += [content.text for content in part.result if isinstance(content, TextContent)]
+    return "\n".join(texts)
 
 
 def _line_of(message: ChatMessage) -> str:

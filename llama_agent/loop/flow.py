@@ -108,7 +108,7 @@ def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
             break
         replies = yield from ask(run, policy, tools)
         if isinstance(replies, SchemaRefused):
-            run.schema_refused = True
+            run.schema_refused, run.wants_form = True, False
             continue
         if not isinstance(replies, list):
             limit = replies
@@ -129,7 +129,7 @@ def agent_flow(run: RunState, policy: LoopPolicy) -> Flow:
         if ending is not None:
             if (yield from ends(run, ending)):
                 break
-            run.output = None
+            run.output, run.output_tries = None, 0
     if limit is not None:
         yield from land(run, policy, limit, LIMITED)
     yield RunHooks("after_run")
@@ -275,7 +275,7 @@ def make_room(
     """
     before = run.tokens_for(tools)
     low, enough = int(room.low * share), int(room.enough * share)
-    messages, too_many = shortened(run.messages, before - low, room, keep)
+    messages, too_many = shortened(run.messages, before - low, room, keep, share)
     wants_summary = keep > 0 and low + too_many > enough
     request = request_for_summary(messages, room, keep) if wants_summary else None
     if request is not None:
@@ -402,7 +402,7 @@ def read_answer(
     means = run.means(plan)
     if means == "schema" and has_tools and not plan.beside_tools:
         note, run.wants_form = plan.now, True  # it has said what it had to say, and only lacks the form
-    elif run.output_tries == MOST_TRIES:
+    elif run.output_tries >= MOST_TRIES:
         return "no_output"
     else:
         note, run.output_tries = plan.correction(problems, means), run.output_tries + 1

@@ -5,8 +5,9 @@ model in parts.
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Collection, MutableMapping
+from collections.abc import Collection, Iterable, MutableMapping
 from typing import Annotated
 
 from haystack.dataclasses import TextContent
@@ -27,6 +28,7 @@ _LINE_CHARACTERS = 500
 """Longer lines are read in pieces of this: the text of a whole table may be one line."""
 _HEAD_SHARE = 0.7
 """Of what is shown: a text usually says at its beginning what it is."""
+_NUMBER = re.compile(r"\(id='result_(\d{1,9})'")
 _NAMES = ("read_result", "read_tool_result", "read_whole_result")
 
 
@@ -36,9 +38,11 @@ class BigResults:
 
     :param window: Tokens that the model can read at once.
     :param texts: The whole texts by id; kept by whoever keeps the run.
+    :param first: Number of the first; smaller ones are those of earlier runs of the conversation.
     """
 
-    def __init__(self, window: int, texts: MutableMapping[str, str]) -> None:
+    def __init__(self, window: int, texts: MutableMapping[str, str], first: int = 1) -> None:
+        self._first = first
         self._most = min(MOST_CHARACTERS, int(window * _SHARE) * _CHARACTERS_PER_TOKEN)
         self._texts = texts
         self._lines: dict[str, list[str]] = {}
@@ -51,13 +55,16 @@ class BigResults:
         Content for a message; what is too long of it is kept, and cut.
 
         :param content: A tool's.
-        :returns: The content, each text at most a quarter of the window.
+        :returns: The content, its texts together at most a quarter of the window.
         """
         if isinstance(content, str):
             return self._fit(content)
-        return [
-            TextContent(self._fit(part.text)) if isinstance(part, TextContent) else part for part in content
-        ]
+        texts = [part.text for part in content if isinstance(part, TextContent)]
+        whole = "\n".join(texts)
+        if (fitting := self._fit(whole)) == whole:
+            return content
+        # Many parts share one room: they become one.
+        return [TextContent(fitting), *(part for part in content if not isinstance(part, TextContent))]
 
     def tools(self, names: Collection[str]) -> list[Tool]:
         """
@@ -105,7 +112,7 @@ class BigResults:
         if offset >= len(every):
             raise ToolRetry(f"{id} has {len(every):,} lines: offset must be below that")
         shown: list[str] = []
-        room = self._most
+        room = self._most * len(self._texts[id]) // max(1, len(self._texts[id].encode(errors="replace")))
         for line in every[offset : offset + lines]:
             room -= len(line)
             if room < 0 and shown:
@@ -116,14 +123,16 @@ class BigResults:
         return f"[{id}, lines {offset:,} to {end - 1:,} of {len(every):,}; {rest}]\n{''.join(shown)}"
 
     def _fit(self, text: str) -> str:
-        if len(text) <= self._most:
+        # Of some scripts a character is several bytes, and takes as many tokens more.
+        most = self._most * len(text) // max(1, len(text.encode(errors="replace")))
+        if len(text) <= most:
             return text
         with self._lock:
-            id = f"result_{len(self._texts) + 1}"
+            id = f"result_{len(self._texts) + self._first}"
             self._texts[id] = text
         every = self._lines_of(id)
-        head = _fitting(every, int(self._most * _HEAD_SHARE))
-        tail = _fitting(every[:head:-1], self._most - int(self._most * _HEAD_SHARE))
+        head = _fitting(every, int(most * _HEAD_SHARE))
+        tail = _fitting(every[:head:-1], most - int(most * _HEAD_SHARE))
         last = len(every) - tail
         missing = sum(map(len, every[head:last]))
         note = (
@@ -142,6 +151,16 @@ class BigResults:
                 for start in range(0, len(line), most)
             ]
         return self._lines[id]
+
+
+def first_number(texts: Iterable[str]) -> int:
+    """
+    The number that a run's first big result has, so that it isn't taken for an earlier run's.
+
+    :param texts: Of the tool results of the conversation before.
+    :returns: One more than the highest that they name.
+    """
+    return max((int(number) for text in texts for number in _NUMBER.findall(text)), default=0) + 1
 
 
 def _fitting(lines: list[str], room: int) -> int:

@@ -74,6 +74,11 @@ class EarlyCalls:
         self._superseded: list[EarlyCall] = []
         self._is_open = True
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether any calls were begun that nobody has taken."""
+        return bool(self._begun or self._superseded)
+
     def begins(self) -> None:
         """A reply begins, maybe anew: then the calls of the one before may come again."""
         self._superseded += self._begun
@@ -113,13 +118,11 @@ class EarlyCalls:
         :param calls: In the reply's order.
         :returns: Early calls by the place of the call that they are.
         """
-        every = [*self._begun, *self._superseded]
         found: dict[int, EarlyCall] = {}
         for place, call in enumerate(calls):
-            if (same := _same(call, every)) is not None:
-                every.remove(same)
+            if (same := _same(call, self._begun)) is not None:
+                self._begun.remove(same)
                 found[place] = same
-        self._begun, self._superseded = [], every
         return found
 
     def drop(self) -> int:
@@ -149,7 +152,7 @@ class EarlyCalls:
     def _start(self, call: ToolCall, tool: Tool) -> EarlyCall:
         cancel = CancelToken()
         remove = self._batch.cancel.on_cancel(cancel.cancel)
-        batch = replace(self._batch, calls=[call], cancel=cancel, finished={})
+        batch = replace(self._batch, calls=[call], cancel=cancel, is_watched=False, finished={})
         pairs = [(early.call, early.tool) for early in self._begun]
         waits = waits_of([*pairs, (call, tool)], one_by_one=batch.limit == 1)[-1]
         before = [self._begun[place].outcome for place in waits]
@@ -162,7 +165,7 @@ class EarlyCalls:
             self._batch.threads.add(outcome)
             outcome.add_done_callback(self._batch.threads.discard)
         outcome.add_done_callback(lambda _: remove())
-        return EarlyCall(call, tool, outcome, cancel)
+        return EarlyCall(call, tool, outcome, cancel, batch.finished)
 
     def _run(self, batch: Batch, before: Sequence[Any]) -> ChatMessage:
         for future in before:

@@ -86,24 +86,29 @@ class EarlyCall:
     :param tool: The tool.
     :param outcome: Its tool message, in time.
     :param cancel: Its own token.
+    :param finished: Has its tool message under 0, once there is one.
     """
 
     call: ToolCall
     tool: Tool
     outcome: Future[ChatMessage] | asyncio.Task[ChatMessage]
     cancel: CancelToken
+    finished: Mapping[int, ChatMessage]
 
-    def message(self, call: ToolCall) -> ChatMessage:
+    def conclude(self, batch: Batch, job: _Job) -> None:
         """
-        Its tool message, once the outcome is there.
+        Hand its message over, once the outcome is there.
 
-        :param call: The call as it stands in the reply.
-        :returns: The message.
+        :param batch: The calls of the reply.
+        :param job: The call as it stands there.
         :raises ToolFailedError: As the call did.
         """
-        message = self.outcome.result()
-        result = message.tool_call_results[0]
-        return ChatMessage.from_tool(result.result, origin=call, error=result.error, meta=dict(message.meta))
+        if (message := self.finished.get(0)) is not None:
+            result, meta = message.tool_call_results[0], dict(message.meta)
+            batch.finished[job.place] = ChatMessage.from_tool(
+                result.result, origin=job.call, error=result.error, meta=meta
+            )
+        self.outcome.result()
 
 
 @dataclass(frozen=True)
@@ -298,7 +303,7 @@ class Execution:
         if (early := batch.early.get(job.place)) is not None:
             if not wait_for_any([cast("Future[ChatMessage]", early.outcome)], cancel=batch.cancel):
                 raise Cancelled
-            batch.finished[job.place] = early.message(job.call)
+            early.conclude(batch, job)
             return
         with batch.cancel.linked() as cancel, batch.slots.place(cancel):
             with cancellable(cancel), _Watched(batch, job) as watched:
@@ -311,7 +316,7 @@ class Execution:
     async def _perform_async(self, batch: Batch, job: _Job) -> None:
         if (early := batch.early.get(job.place)) is not None:
             await asyncio.wait({cast("asyncio.Task[ChatMessage]", early.outcome)})
-            batch.finished[job.place] = early.message(job.call)
+            early.conclude(batch, job)
             return
         async with batch.slots.place_async():
             with batch.cancel.linked() as cancel, cancellable(cancel), _Watched(batch, job) as watched:

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 from haystack.tools.tool import Tool
@@ -50,24 +49,20 @@ class OutputType:
             self.name = _KEY
         self._signature: Signature | None = None
         if isinstance(output_type, dict):
-            asked = _checked(cast("Json", output_type))
+            held = _checked(cast("Json", output_type))
+            asked = readable(held)
         else:
             self._signature = _signature(output_type)
             parameters = self._signature.parameters
-            definitions = {"$defs": parameters["$defs"]} if "$defs" in parameters else {}
-            asked = {**parameters["properties"][_KEY], **definitions}
+            held = asked = {**parameters["properties"][_KEY], **_definitions(parameters)}
             if not asked or inspect.isroutine(output_type):
                 raise ConfigurationError(
                     f"output_type {shorten(repr(output_type))} doesn't say what the answer looks like: give "
                     "a pydantic model, dataclass, TypedDict, Literal, a list of one, or a JSON schema"
                 )
         self._is_object = asked.get("type") == "object"
-        if not self._is_object:
-            definitions = {"$defs": asked["$defs"]} if "$defs" in asked else {}
-            inner = {key: value for key, value in asked.items() if key != "$defs"}
-            asked = {"type": "object", "properties": {_KEY: inner}, "required": [_KEY], **definitions}
-        self.schema: Json = asked
-        self._tool = Tool(_KEY, _DESCRIPTION, asked, _never)
+        self.schema: Json = asked if self._is_object else _wrapped(asked)
+        self._tool = Tool(_KEY, _DESCRIPTION, held if self._is_object else _wrapped(held), _never)
 
     def tool(self, names: Collection[str]) -> Tool:
         """
@@ -77,7 +72,7 @@ class OutputType:
         :returns: Its parameters are the answer.
         """
         name = next((name for name in _NAMES if name not in names), _NAMES[-1])
-        return replace(self._tool, name=name)
+        return Tool(name, _DESCRIPTION, self.schema, _never)
 
     def read(self, given: Mapping[str, Any]) -> tuple[object, list[str]]:
         """
@@ -196,7 +191,21 @@ def _checked(schema: Json) -> Json:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         raise ConfigurationError(f"output_type is no JSON schema: {error.message}") from error
-    return readable(schema)
+    # An older draft's name for the same.
+    text = json.dumps(schema).replace('"#/definitions/', '"#/$defs/')
+    renamed = cast("Json", json.loads(text))
+    definitions = {**renamed.pop("definitions", {}), **renamed.get("$defs", {})}
+    return {**renamed, "$defs": definitions} if definitions else renamed
+
+
+def _definitions(schema: Json) -> Json:
+    return {"$defs": schema["$defs"]} if "$defs" in schema else {}
+
+
+def _wrapped(schema: Json) -> Json:
+    """An object that has the value."""
+    inner = {key: value for key, value in schema.items() if key != "$defs"}
+    return {"type": "object", "properties": {_KEY: inner}, "required": [_KEY], **_definitions(schema)}
 
 
 def _values_in(text: str) -> Iterator[tuple[object, int]]:
