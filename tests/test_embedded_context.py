@@ -9,10 +9,7 @@ import pytest
 from haystack.tools import Toolset
 
 from llama_agent import Agent, ContextCompacted, RunResult, tool
-from llama_agent.model.endpoints import resolve_endpoint
-from llama_agent.model.profiles import Traits
-from llama_agent.model.saved_profiles import save_profile
-from tests.embedded.narrow_server import MODEL, NarrowServer, narrow_server
+from tests.embedded.narrow_server import NarrowServer, narrow_server
 
 WINDOW = 512
 # A reply may be short only: the small model's summaries ramble.
@@ -51,16 +48,10 @@ class Book(Toolset):
         return iter([self._on_offer()])
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[NarrowServer]:
+@pytest.fixture
+def server() -> Iterator[NarrowServer]:
     with narrow_server(WINDOW) as server:
         yield server
-
-
-@pytest.fixture
-def server(running: NarrowServer) -> NarrowServer:
-    running.exchanges.clear()
-    return running
 
 
 def read(server: NarrowServer, book: Book, **settings: Any) -> RunResult:
@@ -88,12 +79,3 @@ def test_a_run_goes_on_when_the_server_says_that_its_window_is_full(server: Narr
     assert (answer(result), result["step_count"]) == ("It is violet.", 14)
     assert refusals(server) == 1
     assert compactions(result) >= 2
-
-
-def test_a_run_on_a_window_that_was_probed_is_never_refused(server: NarrowServer) -> None:
-    endpoint = resolve_endpoint(server.url, MODEL, None)
-    save_profile(endpoint.identity, MODEL, Traits(tool_mode="constrained", context_tokens=WINDOW))
-    result = read(server, Book(9, "green"))
-    assert (answer(result), result["step_count"]) == ("It is green.", 10)
-    assert refusals(server) == 0
-    assert compactions(result) >= 1
