@@ -352,7 +352,7 @@ SNIPPETS = (
 garbage = st.lists(st.sampled_from(SNIPPETS), max_size=14).map("".join)
 
 
-@settings(steady, max_examples=500)
+@settings(steady, max_examples=200)
 @given(text=garbage, seed=seeds, reason=st.sampled_from(["stop", "length"]))
 @example(text="[add(a=" + "9" * 5000 + ", b=1)]", seed=0, reason="stop")
 @example(text='{"name": "add", "parameters": {"a": ' + "9" * 5000 + ', "b": 1}}', seed=0, reason="stop")
@@ -386,7 +386,7 @@ CODE = (
 )  # fmt: skip
 
 
-@settings(steady, max_examples=1000)
+@settings(steady, max_examples=300)
 @given(text=st.lists(st.sampled_from(CODE), max_size=9).map("".join), seed=seeds)
 def test_calls_among_code_and_thoughts_mean_the_same_in_pieces(model: Model, text: str, seed: int) -> None:
     check_in_pieces(model, text, seed, "stop")
