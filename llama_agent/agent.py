@@ -146,6 +146,8 @@ class Agent(HaystackAgent):
             if not isinstance(number, int) or number < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise ConfigurationError(f"{name} must be a whole number of 1 or more, not {number!r}")
         check_seconds("tool_timeout", tool_timeout)
+        if not isinstance(eager_start, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+            raise ConfigurationError(f"eager_start must be True or False, not {eager_start!r}")
         for name in ("cancel", "deps", "limits", "on_event", "output_type", "user_message"):
             if name in (state_schema or {}):
                 raise ConfigurationError(
@@ -728,6 +730,8 @@ def _checked_limits(limits: object) -> Limits | None:
 
 
 def _check_listener(on_event: object) -> None:
+    if on_event is not None and not callable(on_event):
+        raise ConfigurationError(f"on_event must be a function that takes an event, not {on_event!r}")
     if inspect.iscoroutinefunction(on_event):
         raise ConfigurationError("on_event must be a plain function: it is called, not awaited")
 

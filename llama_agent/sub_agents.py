@@ -90,8 +90,11 @@ def sub_agent_tool(
     :param description: What the model reads of it.
     :param max_result_chars: Most characters of a result.
     :returns: The tool.
-    :raises ConfigurationError: Its prompts have variables, which a task alone doesn't fill.
+    :raises ConfigurationError: The description is empty, or its prompts have variables, which a task alone
+        doesn't fill.
     """
+    if isinstance(description, str) and not description.strip():  # pyright: ignore[reportUnnecessaryIsInstance] - untyped callers
+        raise ConfigurationError("as_tool: say in the description when the agent is to be given a task")
     if wanted := agent.required_names():
         raise ConfigurationError(
             f"as_tool: the agent's prompts need {', '.join(wanted)}, and a tool gives it a task alone. Use "

@@ -1191,3 +1191,18 @@ def test_an_async_listener_is_refused_and_not_left_unawaited(endpoint: Endpoint)
 
     with pytest.raises(ConfigurationError, match="on_event must be a plain function"):
         run(endpoint, "go", on_event=listen)
+
+
+@pytest.mark.parametrize(
+    ("make_it", "said"),
+    [
+        (lambda: Agent(eager_start="no"), "eager_start must be True or False"),  # type: ignore[arg-type]
+        (lambda: Agent(output_type={}), "doesn't say what the answer looks like"),
+        (lambda: Agent(output_type="City"), "a type or a JSON schema"),
+        (lambda: Agent().as_tool("helper", " "), "say in the description"),
+        (lambda: Agent().stream("go", on_event=3), "on_event must be a function"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cant_be_meant_is_refused_at_once(make_it: Callable[[], object], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        make_it()

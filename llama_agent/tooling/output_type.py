@@ -51,15 +51,20 @@ class OutputType:
         if isinstance(output_type, dict):
             held = _checked(cast("Json", output_type))
             asked = readable(held)
+        elif isinstance(output_type, str):
+            raise ConfigurationError(
+                f"output_type must be a type or a JSON schema, not the text {output_type!r}"
+            )
         else:
             self._signature = _signature(output_type)
             parameters = self._signature.parameters
             held = asked = {**parameters["properties"][_KEY], **_definitions(parameters)}
-            if not asked or inspect.isroutine(output_type):
-                raise ConfigurationError(
-                    f"output_type {shorten(repr(output_type))} doesn't say what the answer looks like: give "
-                    "a pydantic model, dataclass, TypedDict, Literal, a list of one, or a JSON schema"
-                )
+        given = cast("object", output_type)
+        if not asked or inspect.isroutine(given):
+            raise ConfigurationError(
+                f"output_type {shorten(repr(given))} doesn't say what the answer looks like: give a pydantic "
+                "model, dataclass, TypedDict, Literal, a list of one, or a JSON schema"
+            )
         self._is_object = asked.get("type") == "object"
         self.schema: Json = asked if self._is_object else _wrapped(asked)
         self._tool = Tool(_KEY, _DESCRIPTION, held if self._is_object else _wrapped(held), _never)
